@@ -1,6 +1,6 @@
 """Identifiers: one type for each kind, and the packing of chunk ids.
 
-An id is not a number to compute with, so every kind is a ``NewType``: mixing two kinds is a type error.
+An id is not a number to compute with, so every kind is a ``NewType``: mixing two is a type error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ClientId = NewType("ClientId", int)
 """Random 63-bit number drawn by each client instance: never reused after a restart."""
 InodeId = NewType("InodeId", int)
 ChunkId = NewType("ChunkId", bytes)
-"""16 bytes, big-endian: owner (8, an inode id), index of the chunk in it (8). Sorts by file, then offset."""
+"""16 bytes, big-endian: owner (an inode id), index of the chunk in it. Sorts by file, then offset."""
 
 ROOT_INODE = InodeId(1)
 CHUNK_ID_SIZE = 16

@@ -26,7 +26,7 @@ class Layout:
         if size & (size - 1) or not MIN_CHUNK_SIZE <= size <= MAX_CHUNK_SIZE:
             raise FsError(
                 Code.INVALID,
-                f"chunk size {size} is not a power of two from {MIN_CHUNK_SIZE} to {MAX_CHUNK_SIZE}",
+                f"chunk size {size} is not a power of two, {MIN_CHUNK_SIZE} to {MAX_CHUNK_SIZE}",
             )
         if not 1 <= len(self.chains) <= MAX_STRIPE:
             raise FsError(Code.INVALID, f"a file lies on 1 to {MAX_STRIPE} chains")

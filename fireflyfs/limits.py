@@ -47,5 +47,5 @@ FAILURE_HEARTBEATS = 3
 """Heartbeats missed before a node is taken out of its chains."""
 LEASE_SECONDS = 2.5
 """A storage node answers for this long after sending the last accepted heartbeat; it must stay
-below HEARTBEAT_INTERVAL * FAILURE_HEARTBEATS, or a fenced node could answer beside its successor."""
+below HEARTBEAT_INTERVAL * FAILURE_HEARTBEATS, or a fenced node could answer beside another."""
 assert LEASE_SECONDS < HEARTBEAT_INTERVAL * FAILURE_HEARTBEATS

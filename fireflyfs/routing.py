@@ -7,6 +7,7 @@ has its own, which every update of a chunk carries.
 from __future__ import annotations
 
 import enum
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -102,14 +103,14 @@ class Chain:
 
     def successor(self, target: TargetId) -> ChainTarget | None:
         path = self.writers()
-        for mine, following in zip(path, path[1:], strict=False):
+        for mine, following in itertools.pairwise(path):
             if mine.target_id == target:
                 return following
         return None
 
     def predecessor(self, target: TargetId) -> ChainTarget | None:
         path = self.writers()
-        for before, mine in zip(path, path[1:], strict=False):
+        for before, mine in itertools.pairwise(path):
             if mine.target_id == target:
                 return before
         return None

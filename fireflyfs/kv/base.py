@@ -51,7 +51,7 @@ class Transaction(abc.ABC):
 
     @abc.abstractmethod
     def add(self, key: bytes, delta: int) -> None:
-        """Add to a little-endian signed 64-bit value (absent: 0) without reading it: no conflict."""
+        """Add to a little-endian signed 64-bit value (absent: 0) unread: no conflict."""
 
     @abc.abstractmethod
     def maximum(self, key: bytes, value: int) -> None:
@@ -73,8 +73,10 @@ class Transaction(abc.ABC):
 
     @abc.abstractmethod
     async def watch(self, key: bytes) -> Callable[[], Awaitable[None]]:
-        """A waiter that returns once the value differs from what this transaction sees. Take it before
-        the commit, await it after."""
+        """A waiter that returns once the value differs from what this transaction sees.
+
+        Take it before the commit, await it after.
+        """
 
     @abc.abstractmethod
     def cancel(self) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoreIdentity:
-    """Written once into the target's directory; a directory of another cluster or target is refused."""
+    """Written once into the target's directory; a foreign one is refused."""
 
     cluster_id: str
     target_id: int
@@ -20,7 +20,7 @@ class StoreIdentity:
 
 @dataclass(slots=True)
 class ReadOutcome:
-    """Bytes of a committed version, verified against the stored sums, and the sums of their pieces."""
+    """Bytes of a committed version, verified , with the sums of their pieces."""
 
     data: memoryview
     version: int
