@@ -23,7 +23,7 @@ ClientId = NewType("ClientId", int)
 """Random 63-bit number drawn by each client instance: never reused after a restart."""
 InodeId = NewType("InodeId", int)
 ChunkId = NewType("ChunkId", bytes)
-"""16 bytes, big-endian: owner (an inode id), index of the chunk in it. Sorts by file, then offset."""
+"""16 bytes, big-endian: owner (an inode id), index of the chunk. Sorts by file, then offset."""
 
 ROOT_INODE = InodeId(1)
 CHUNK_ID_SIZE = 16
