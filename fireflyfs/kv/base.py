@@ -12,21 +12,31 @@ import abc
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
 
 class Transaction(abc.ABC):
     """One transaction; used by one task, committed at most once.
 
     Keys up to 10 kB, values up to 100 kB, 10 MB and 5 seconds in all (``fireflyfs.limits``).
+    The snapshot is taken by the first read. Reads see the transaction's own writes, but for
+    versionstamped keys, which get their names at the commit. Methods yield only when they have to
+    wait (``transact`` yields once for each attempt).
 
     Errors:
         FsError: ``KV_CONFLICT``, ``KV_TOO_OLD``, ``KV_UNKNOWN_RESULT``, ``KV_UNAVAILABLE`` (all to
-        be retried by ``transact``), ``KV_LIMIT``.
+        be retried by ``transact``), ``KV_LIMIT``; ``NO_SPACE`` (embedded, nothing happened);
+        ``INVALID`` for a range that ends before it begins, and for use after commit or cancel.
     """
 
     @abc.abstractmethod
     async def get(self, key: bytes, *, snapshot: bool = False) -> bytes | None: ...
+
+    async def get_many(
+        self, keys: Sequence[bytes], *, snapshot: bool = False
+    ) -> list[bytes | None]:
+        """``get`` of each key, in their order; an engine with a network asks for them at once."""
+        return [await self.get(key, snapshot=snapshot) for key in keys]
 
     @abc.abstractmethod
     async def get_range(
@@ -75,7 +85,7 @@ class Transaction(abc.ABC):
     async def watch(self, key: bytes) -> Callable[[], Awaitable[None]]:
         """A waiter that returns once the value differs from what this transaction sees.
 
-        Take it before the commit, await it after.
+        Take it before the commit, await it after. It may miss a value that comes and goes.
         """
 
     @abc.abstractmethod
