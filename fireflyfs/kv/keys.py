@@ -9,28 +9,30 @@ FF (FoundationDB's own).
 byte  rest of the key             value                invariant
 ====  ==========================  ===================  ============================================
 C i                               cluster record       written once, when the cluster is made
+C p                               8 random bytes       the manager that may write; every one of
+                                                       its transactions reads it
 C v                               routing version      raised by every transaction on C n and C c
 C n   node                        node record          one for each C m
 C m   role (1 byte) name          node (8 bytes)       a name in a role is one node, for ever
 C c   chain                       chain record         its targets' nodes are in C n
-I     inode                       inode record         exists while it has a name, a session, an
-                                                       orphan or a garbage record; root always
+I     inode                       inode record         exists while it has a name or an orphan
+                                                       record; root always
 D     parent name                 dentry record        parent's I is a directory; the target's I is
                                                        there; links of a file = its D rows
 L     inode                       signed counter       directories: 2 + subdirectories (``add``)
-T     inode                       unsigned, ns         directories: mtime and ctime by changes of
-                                                       entries (``maximum``); the later of this and
-                                                       of the inode record counts
-X     inode name                  raw bytes            extended attribute; the inode's I is there
+V     inode                       signed counter       directories: entries' changes, in ``change``
+T     inode                       times record         directories: mtime and ctime by changes of
+                                                       entries, written unread: the last commit wins
+X     inode name                  xattr record         extended attribute; the inode's I is there
 S     inode client                session record       a client has the file open; I is there
 s     client inode                empty                mirrors S, for the pruning of a client
 K     client                      client record        a client that has sessions; last seen, host
 O     inode                       orphan record        no D names it, at least one S does
-G     inode                       garbage record       no D, no S; its chunks are being removed, the
-                                                       I goes with the G in one transaction
+G     inode                       garbage record       no I, D, S; its chunks are being removed
 R     client request              result record        the answer of a committed mutation, for its
                                                        retry; written in the same transaction
 N     name                        signed counter       e.g. ``inode``: the next free block of ids
+J     name                        lease record         who does a background job, and until when
 ====  ==========================  ===================  ============================================
 
 Signed and unsigned counters are 8 bytes little-endian (``fireflyfs.kv.atomic``). Records are
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from fireflyfs.routing import Role
 
 KeyRange = NewType("KeyRange", tuple[bytes, bytes])
-"""(begin, end) for ``get_range(*r)`` and ``clear_range(*r)``; ``begin`` is in it, ``end`` is not."""
+"""(begin, end) for ``get_range(*r)`` and ``clear_range(*r)``: ``begin`` is in it, ``end`` not."""
 
 _U64 = struct.Struct(">Q")
 _U64_U64 = struct.Struct(">QQ")
@@ -77,6 +79,7 @@ def after(key: bytes) -> bytes:
 # The cluster: rows of the manager.
 
 CLUSTER_KEY = b"Ci"
+PRIMARY_KEY = b"Cp"
 ROUTING_VERSION_KEY = b"Cv"
 
 
@@ -141,6 +144,10 @@ def name_of_key(key: bytes) -> bytes:
 
 def dir_links_key(inode: InodeId) -> bytes:
     return b"L" + _one(inode)
+
+
+def dir_changes_key(inode: InodeId) -> bytes:
+    return b"V" + _one(inode)
 
 
 def dir_times_key(inode: InodeId) -> bytes:
@@ -225,6 +232,10 @@ def all_requests_range() -> KeyRange:
 
 def request_of_key(key: bytes) -> int:
     return _number(key, 9)
+
+
+def lease_key(name: str) -> bytes:
+    return b"J" + name.encode()
 
 
 def counter_key(name: str) -> bytes:

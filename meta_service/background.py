@@ -1,0 +1,64 @@
+"""What a metadata server does unasked: garbage, silent clients, old answers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from fireflyfs.errors import FsError
+from meta_service import lease
+from meta_service.gc import Collector
+from meta_service.operation import sweep_results
+from meta_service.sessions import EXPIRED_SECONDS, prune
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Never
+
+    from fireflyfs.ids import Generation
+    from fireflyfs.kv.base import Engine
+    from meta_service.gc import ChunkStorage
+
+logger = logging.getLogger(__name__)
+
+COLLECT_SECONDS = 1.0
+PRUNE_SECONDS = 5.0
+SWEEP_SECONDS = 30.0
+
+
+async def work(
+    engine: Engine,
+    storage: ChunkStorage,
+    generation: Generation,
+    clock: Callable[[], int] = time.time_ns,
+) -> Never:
+    """Do it all, for ever, while this server has the lease.
+
+    Nobody is pruned until this server has run for as long as a client may be silent: after an
+    outage of all servers every client looks dead, and the living need time to be heard.
+    """
+    collector = Collector(engine, storage)
+
+    async def repeat(every: float, job: Callable[[], Awaitable[int]], what: str) -> None:
+        while True:
+            await trio.sleep(every)
+            try:
+                if await lease.hold(engine, generation, clock()) and (count := await job()):
+                    logger.info("%s: %d", what, count)
+            except FsError as error:
+                logger.warning("%s failed, will be tried again: %s", what, error)
+
+    async def prune_late() -> None:
+        await trio.sleep(EXPIRED_SECONDS)
+        await repeat(PRUNE_SECONDS, lambda: prune(engine, storage, clock()), "silent clients")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(repeat, COLLECT_SECONDS, collector.collect, "files collected")
+        nursery.start_soon(
+            repeat, SWEEP_SECONDS, lambda: sweep_results(engine, clock()), "old answers swept"
+        )
+        nursery.start_soon(prune_late)
+    raise AssertionError("unreachable")

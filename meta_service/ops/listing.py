@@ -1,0 +1,81 @@
+"""Directories in pages, with the attributes of every entry."""
+
+from __future__ import annotations
+
+import logging
+import stat
+from typing import TYPE_CHECKING
+
+from fireflyfs.ids import InodeId
+from fireflyfs.kv import keys
+from fireflyfs.limits import MAX_LISTING_PAGE, MIB
+from fireflyfs.rpc import meta_pb2 as pb
+from meta_service import rows
+from meta_service.schema import DentryRow, InodeRow, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fireflyfs.kv.base import Transaction
+    from meta_service.operation import Context
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PAGE = 1024
+PAGE_BYTES = MIB
+"""A page ends near here, whatever its limit: gRPC refuses messages over 4 MiB."""
+ENTRY_BYTES = 160
+"""About what an entry takes besides its name and its link target."""
+
+
+async def read_dir(
+    tr: Transaction, request: pb.ReadDirRequest, context: Context
+) -> pb.ReadDirReply:
+    """Entries behind ``after`` in byte order, of one snapshot. ``limit`` 0 leaves it to the server.
+
+    Raises:
+        FsError: ``NOT_DIRECTORY``, ``STALE_INODE``.
+    """
+    directory = InodeId(request.inode)
+    limit = min(request.limit or DEFAULT_PAGE, MAX_LISTING_PAGE)
+    await rows.get_directory(tr, directory)
+    found = await tr.get_range(
+        *keys.dentry_range(directory, request.after), limit=limit, snapshot=True
+    )
+    entries = [(keys.name_of_key(key), decode(DentryRow, value)) for key, value in found]
+    reply = pb.ReadDirReply(end=len(found) < limit)
+    size = 0
+    inodes = await _attributes_of(tr, [entry for _, entry in entries])
+    for (name, entry), inode in zip(entries, inodes, strict=True):
+        if inode is None:
+            logger.error(
+                "a name without an inode: directory %d, %r, inode %d", directory, name, entry.inode
+            )
+            continue
+        reply.entries.append(pb.DirEntry(name=name, inode=inode))
+        size += ENTRY_BYTES + len(name) + len(inode.target)
+        if size > PAGE_BYTES:
+            reply.end = reply.end and name == entries[-1][0]
+            break
+    return reply
+
+
+async def _attributes_of(tr: Transaction, entries: Sequence[DentryRow]) -> list[pb.Inode | None]:
+    """The attributes of each entry's inode; None where the inode is missing."""
+    inodes = [InodeId(entry.inode) for entry in entries]
+    found = await tr.get_many([keys.inode_key(inode) for inode in inodes], snapshot=True)
+    directories = [i for i, entry in enumerate(entries) if stat.S_ISDIR(entry.type)]
+    wanted = [key for i in directories for key in rows.attribute_keys(inodes[i])]
+    shared = await tr.get_many(wanted, snapshot=True) if wanted else []
+    step = len(shared) // len(directories) if directories else 0
+    values = {i: shared[n * step : (n + 1) * step] for n, i in enumerate(directories)}
+    replies: list[pb.Inode | None] = []
+    for i, value in enumerate(found):
+        if value is None:
+            replies.append(None)
+        elif i in values:
+            row = decode(InodeRow, value)
+            replies.append(rows.attributes_of_directory(inodes[i], row, values[i]))
+        else:
+            replies.append(rows.attributes_of_file(inodes[i], decode(InodeRow, value)))
+    return replies
