@@ -10,8 +10,8 @@ A record that reached the medium may therefore describe bytes that did not. Thre
 2. With a chunk's first change in an epoch, the same metadata batch stores its record as it was (an
    *undo*). Opening a store verifies the bytes of every chunk that has an undo (changed within the
    last second or so): where they do not match their sums, the power was cut, and the newest undo
-   whose bytes do match is restored. The flushed state always does. After ``kill -9`` the pages are all
-   there, so the newest record matches and nothing acknowledged is lost.
+   whose bytes do match is restored. The flushed state always does. After ``kill -9`` the pages are
+   all there, so the newest record matches and nothing acknowledged is lost.
 3. A redo write is done in place only when the record that *committed* it is flushed, and it leaves
    the metadata only when the bytes in place are flushed as well. Until then opening finds it again,
    and a torn write in place lies under it.

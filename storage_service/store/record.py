@@ -9,7 +9,7 @@ Encoding of a record (all little-endian)::
     format u8 | flags u8 | two places, committed and pending, each:
         size class u8, slot u32, length u32, redo_upto u64        (class 255: no block)
     committed: version u64, chain version u64, sums u32 (count) + 4 bytes each, tags
-    pending:   version u64, chain version u64, first u32, replaced u32, count u32 + 4 bytes each, tags
+    pending:   version u64, chain version u64, first u32, replaced u32, sums as above, tags
     CRC32C u32 of the chunk's id and all of the above
 
 ``tags`` is a count (u16) and (client u64, sequence u64, version u64) each. The pending sums are the

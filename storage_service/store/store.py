@@ -22,7 +22,6 @@ import trio
 from fireflyfs.errors import Code, FsError
 from fireflyfs.ids import ChunkId, chunk_id, chunk_index, chunk_owner
 from fireflyfs.limits import KIB
-from fireflyfs.net.messages import UpdateKind
 from storage_service.store import identity as identities
 from storage_service.store import updates
 from storage_service.store.blocks import BlockFiles
@@ -46,7 +45,12 @@ if TYPE_CHECKING:
 
     from chain_replication.versions import AppliedTag, ChunkMeta
     from fireflyfs.ids import InodeId
+    from fireflyfs.net.messages import UpdateKind
     from storage_service.store.record import Record
+
+Listing = list[StoredChunk]
+Lengths = list[tuple[int, int]]
+"""(Within the class, ``list`` is the method.)"""
 
 INLINE_READ = 256 * KIB
 """Bytes: reads up to this are tried on the event loop first, from the page cache."""
@@ -140,20 +144,19 @@ class ChunkStore:
         record = self._cache.record(chunk)
         return None if record is None else record.meta()
 
-    def list(self, after: bytes, limit: int) -> list[StoredChunk]:
+    def list(self, after: bytes, limit: int) -> Listing:
         """Up to ``limit`` chunks with ids greater than ``after``, by id."""
-        found: list[StoredChunk] = []
-        for chunk, raw in self._metadata.scan(CHUNK, after):
-            if chunk != after and len(found) < limit:
-                found.append(StoredChunk(ChunkId(chunk), decode(chunk, raw).meta()))
+        found: Listing = []
+        for chunk, raw in self._metadata.scan(CHUNK, after + b"\0"):
             if len(found) >= limit:
                 break
+            found.append(StoredChunk(ChunkId(chunk), decode(chunk, raw).meta()))
         return found
 
-    def query(self, owner: InodeId, first_index: int, limit: int) -> list[tuple[int, int]]:
+    def query(self, owner: InodeId, first_index: int, limit: int) -> Lengths:
         """(index, bytes) of up to ``limit`` chunks of a file, from ``first_index`` on. A chunk with
         a pending version counts with the longer of its lengths."""
-        found: list[tuple[int, int]] = []
+        found: Lengths = []
         for key, raw in self._metadata.scan(CHUNK, chunk_id(owner, first_index)):
             chunk = ChunkId(key)
             if len(found) >= limit or chunk_owner(chunk) != owner:
@@ -187,7 +190,7 @@ class ChunkStore:
         chain_version: int,
         tags: tuple[AppliedTag, ...],
     ) -> ChunkMeta:
-        """Store ``version`` as pending, in place of a pending one; the committed one stays readable.
+        """Store ``version`` as the pending one; the committed one stays readable.
 
         WRITE puts ``data`` at ``offset`` of the committed version, TRUNCATE makes it ``length``
         bytes long, REPLACE makes ``data`` the whole chunk; zeros fill gaps. ``checksums`` are of
@@ -212,8 +215,7 @@ class ChunkStore:
         chain_version: int,
         tags: tuple[AppliedTag, ...],
     ) -> ChunkMeta:
-        """As ``prepare`` and ``commit``, in one step. A removed chunk's meta has version ``version``
-        and length 0."""
+        """As ``prepare`` and ``commit``, in one step; after a removal the meta of an empty chunk."""
         update = _update(kind, version, offset, length, data, checksums, chain_version, tags)
         return await self._prepare(chunk, update, updates.prepared_and_committed)
 

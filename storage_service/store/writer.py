@@ -18,7 +18,6 @@ from fireflyfs.errors import Code, FsError
 from storage_service.store.failures import translated
 from storage_service.store.metadata import chunk_key, redo_key, undo_key
 from storage_service.store.record import Record, encode, encode_redo
-from storage_service.store.updates import Change
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from storage_service.store.epochs import Epochs
     from storage_service.store.metadata import Metadata, Put
     from storage_service.store.space import Space
+    from storage_service.store.updates import Change
 
 MAX_JOBS = 64
 
