@@ -1,11 +1,11 @@
-"""How a client calls the control plane, whichever carrier is below."""
+"""How a client calls the control plane; ``grpc_channel.py`` has the other carrier."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 from fireflyfs.net.messages import Method
-from fireflyfs.rpc.server import parse
+from fireflyfs.rpc.control import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
