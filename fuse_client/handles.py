@@ -30,8 +30,8 @@ class OpenFile:
 
 @dataclass(slots=True, eq=False)
 class OpenDirectory:
-    """A listing in progress. The position before entry ``i`` is the number ``i``; names are kept, so
-    that it can go on after any of them, whatever was added or removed meanwhile."""
+    """A listing in progress. The position before entry ``i`` is the number ``i``. Names are kept:
+    it can go on after any of them, whatever was added or removed meanwhile."""
 
     inode: int
     names: list[bytes] = field(default_factory=list)

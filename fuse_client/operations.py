@@ -49,8 +49,8 @@ CAPABILITIES = b"security.capability"
 
 
 class MountOperations(pyfuse3.Operations):
-    """The kernel has checked names and permissions (default_permissions), and keeps writes, truncates
-    and directory changes of one inode apart. Servers and chains do the rest."""
+    """The kernel has checked names and permissions (default_permissions); it keeps writes,
+    truncates and directory changes of one inode apart. Servers and chains do the rest."""
 
     supports_dot_lookup = False
 
@@ -275,8 +275,7 @@ class MountOperations(pyfuse3.Operations):
     @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         # pyfuse3 takes any buffer: a bytearray saves the copy that bytes would cost.
-        data = await self.files.read(self._open_files.get(fh), off, size)
-        return data  # type: ignore[return-value]
+        return await self.files.read(self._open_files.get(fh), off, size)  # type: ignore[return-value]
 
     @answers
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
