@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from fireflyfs.kv.buffer import Pair, Writes
 
 FILE_NAME = "kv.sqlite"
+"""Nobody else in the process may open this file: closing it would drop SQLite's (POSIX) locks. The
+WAL beside it carries no locks."""
 APPLICATION_ID = 0x46464B56
 """``FFKV``: the file says whose it is."""
 FORMAT = 1

@@ -37,6 +37,7 @@ class Syncer:
     def __init__(self, directory: Path) -> None:
         self._wal = directory / f"{FILE_NAME}-wal"
         self._connection = Connection(directory / FILE_NAME, busy_timeout_ms=_BUSY_MS)
+        self._connection.version()  # opens the WAL: it is there as long as this connection is
         self._synced = -1
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kv-sync", daemon=True)

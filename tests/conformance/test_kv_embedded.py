@@ -170,19 +170,24 @@ async def test_wal_is_synced_and_moved_in_the_background(
 
 
 async def test_two_processes_count_exactly(tmp_path: Path) -> None:
-    processes = [start_process(tmp_path, "count", "300") for _ in range(2)]
+    processes = [start_process(tmp_path, "count", "1000") for _ in range(2)]
+    counted = attempts = 0
+
+    async def increment(tr: Transaction) -> None:
+        nonlocal attempts
+        attempts += 1
+        tr.set(b"n", b"%d" % (int(await tr.get(b"n") or b"0") + 1))
+
     async with opened(tmp_path) as engine:
-
-        async def increment(tr: Transaction) -> None:
-            tr.set(b"n", b"%d" % (int(await tr.get(b"n") or b"0") + 1))
-
-        for _ in range(300):
+        while any(process.poll() is None for process in processes):
             await transact(engine, increment, timeout=60)
+            counted += 1
         for process in processes:
-            assert await trio.to_thread.run_sync(process.wait) == 0
+            assert process.wait() == 0
             assert process.stdout is not None
             process.stdout.close()
-        assert await value_of(engine, b"n") == b"900"
+        assert await value_of(engine, b"n") == b"%d" % (counted + 2000)
+    assert attempts > counted, "the processes never met"
 
 
 async def test_kill_in_mid_load_loses_nothing_acknowledged(tmp_path: Path) -> None:
@@ -204,6 +209,46 @@ async def test_kill_in_mid_load_loses_nothing_acknowledged(tmp_path: Path) -> No
             # The total is written with each key: one commit may be on its way, none by halves.
             assert int(found[b"total"]) == len(found) - 1
             assert int(found[b"total"]) - (acknowledged + 1) in (0, 1)
+
+
+async def test_torn_log_loses_its_tail_only(tmp_path: Path) -> None:
+    async with opened(tmp_path / "whole") as engine:
+        for number in range(50):
+            await put(engine, total=b"%d" % (number + 1), **{f"k{number}": bytes(number * 50)})
+        # A copy while it is open: nothing has been moved out of the WAL yet.
+        files = {
+            p.name: p.read_bytes() for p in (tmp_path / "whole").iterdir() if "-shm" not in p.name
+        }
+    rng = random.Random(5)
+    wal = files[f"{FILE_NAME}-wal"]
+    totals = set()
+    for attempt in range(20):
+        torn = tmp_path / f"torn{attempt}"
+        torn.mkdir()
+        (torn / FILE_NAME).write_bytes(files[FILE_NAME])
+        (torn / f"{FILE_NAME}-wal").write_bytes(wal[: rng.randrange(len(wal) // 4, len(wal))])
+        async with opened(torn) as engine:
+            found = await content(engine)
+            total = int(found.pop(b"total"))
+            assert found == {b"k%d" % n: bytes(n * 50) for n in range(total)}
+            await put(engine, k=b"goes on")
+        totals.add(total)
+    assert len(totals) > 5
+
+
+async def test_full_disk_is_no_space_and_nothing_happened(tmp_path: Path) -> None:
+    async with opened(tmp_path) as engine:
+        await put(engine, k=b"1")
+        connection = engine._idle[-1]
+        pages = connection._db.execute("PRAGMA page_count").get
+        connection._db.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
+        tr = engine.transaction()
+        tr.set(b"k", b"2")
+        tr.set(b"big", bytes(90_000))
+        await refused(Code.NO_SPACE, tr.commit())
+        assert await content(engine) == {b"k": b"1"}
+        await put(engine, k=b"3")
+        assert await value_of(engine, b"k") == b"3"
 
 
 async def refused_to_open(directory: Path, match: str) -> None:
