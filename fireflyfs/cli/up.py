@@ -19,7 +19,7 @@ from fireflyfs.cli.status import as_json_object, print_status
 from fireflyfs.config import MountConfig
 from fireflyfs.errors import Code, FsError
 from fireflyfs.supervisor import create, lifecycle, mountpoint, supervisor
-from fireflyfs.supervisor.directory import ClusterDirectory, exists
+from fireflyfs.supervisor.directory import MAIN_MOUNT, ClusterDirectory, exists
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,7 +106,7 @@ def _make(
         if point is None:
             made.default_mountpoint.mkdir(exist_ok=True)
             mountpoint.check_free(made.default_mountpoint)
-        made.add_mount(point or made.default_mountpoint, "mount")
+        made.add_mount(point or made.default_mountpoint, MAIN_MOUNT)
         lifecycle.start(made)
     except (OSError, FsError):
         create.remove(made, keep_root=existed)
@@ -122,7 +122,7 @@ def _ensure_started(opened: ClusterDirectory, point: Path | None) -> bool:
     running = supervisor.find(opened)
     if point != before:
         mountpoint.check_free(point, keep_visible=[opened.root])
-        opened.add_mount(point, "mount")
+        opened.add_mount(point, MAIN_MOUNT)
         if running is not None:
             supervisor.notify(opened)
     elif running is None:
@@ -146,7 +146,7 @@ def _check_ours_or_free(opened: ClusterDirectory, point: Path) -> None:
 
 
 def _main_mount(opened: ClusterDirectory) -> Path | None:
-    file = opened.mounts / "mount.toml"
+    file = opened.mounts / f"{MAIN_MOUNT}.toml"
     return Path(config.load(file, MountConfig).mountpoint) if file.exists() else None
 
 

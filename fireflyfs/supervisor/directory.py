@@ -28,6 +28,8 @@ from fireflyfs.config import ClusterConfig, MountConfig
 from fireflyfs.errors import Code, FsError
 from fireflyfs.net.credentials import Credentials
 
+MAIN_MOUNT = "mount"
+
 
 @dataclass(frozen=True)
 class HostConfig:
@@ -115,9 +117,9 @@ class ClusterDirectory:
         ]
 
     def mount_specs(self) -> list[ProcessSpec]:
-        """The mounts that shall be there now. Raises FsError(CONFIG)."""
+        """The mounts that shall be there now, the one of ``up`` first. Raises FsError(CONFIG)."""
         specs = []
-        for file in sorted(self.mounts.glob("*.toml")):
+        for file in sorted(self.mounts.glob("*.toml"), key=lambda f: (f.stem != MAIN_MOUNT, f)):
             mountpoint = config.load(file, MountConfig).mountpoint
             command = command_line("serve-mount", "--config", str(file))
             log = self.logs / f"{file.stem}.log"

@@ -60,9 +60,10 @@ def mounted_at(point: Path) -> Mount | None:
 
 
 def absolute(path: Path) -> Path:
-    """``path`` with its parents' symlinks resolved, without touching ``path`` itself."""
+    """``path`` without symlinks, as the mount table has it. A mount on it is not touched."""
     path = Path(os.path.abspath(path))
-    return path.parent.resolve() / path.name if path.name else path
+    path = path.parent.resolve() / path.name if path.name else path
+    return path if mounted_at(path) else path.resolve()
 
 
 def check_free(point: Path, keep_visible: Iterable[Path] = ()) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,6 @@ class Running:
     pid: int
     descriptor: int
     """pidfd: readable once the process has ended, never another process's."""
-    child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, pid: int) -> Running:
@@ -40,9 +39,18 @@ class Running:
         return cls(pid, os.pidfd_open(pid))
 
     async def wait(self) -> int | None:
-        """Until it has ended. The exit code (negative: the signal) of a child, else None."""
+        """Until it has ended. The exit code (negative: the signal) of a child of ours, once."""
         await trio.lowlevel.wait_readable(self.descriptor)
-        return self.child.wait() if self.child is not None else None
+        return self._reap()
+
+    def _reap(self) -> int | None:
+        try:
+            ended = os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -78,7 +86,10 @@ def start(command: Sequence[str], log: Path, directory: Path) -> Running:
             cwd=directory,
             start_new_session=True,
         )
-    return Running(child.pid, os.pidfd_open(child.pid), child)
+    running = Running.open(child.pid)
+    # It may outlive us, and is reaped through its pidfd: there is nothing left for Popen to do.
+    child.returncode = 0
+    return running
 
 
 def find(config: Path) -> Running | None:

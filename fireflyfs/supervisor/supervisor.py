@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 RECORD = "supervisor.json"
 STOP_ORDER = ("mount", "meta", "storage", "manager")
-STOP_GRACE = 10.0
-"""Seconds between SIGTERM and SIGKILL."""
+STOP_GRACE = 20.0
+"""Seconds between SIGTERM and SIGKILL: a mount writes back first."""
 ASK_INTERVAL = 0.25
 
 
