@@ -14,6 +14,7 @@ Durability: atomic and ordered always; survives ``kill -9`` at once; survives a 
 
 from __future__ import annotations
 
+import logging
 import random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,6 +42,8 @@ WATCH_POLL = 0.02
 _IDLE_CONNECTIONS = 8
 _BUSY_PAUSE = 0.002
 _BUSY_TURNS = 16
+
+_log = logging.getLogger(__name__)
 
 
 async def open_embedded(directory: Path) -> EmbeddedEngine:
@@ -112,7 +115,13 @@ class EmbeddedEngine(Engine):
         return self._idle.pop() if self._idle else Connection(self._directory / FILE_NAME)
 
     def give_back(self, connection: Connection) -> None:
-        connection.rollback()
+        try:
+            connection.rollback()
+        except apsw.Error as error:
+            # Whoever met the failure reports it; a new connection starts clean.
+            _log.warning("drops a connection that cannot roll back: %s", error)
+            connection.close()
+            return
         if self._closed or len(self._idle) == _IDLE_CONNECTIONS:
             connection.close()
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import apsw
@@ -75,7 +76,10 @@ class Syncer:
             self.check()
 
     def _run(self) -> None:
-        while not self._stopping.wait(SYNC_SECONDS):
+        begun = time.monotonic()
+        # A round that took long, at a checkpoint, is followed by the next at once.
+        while not self._stopping.wait(max(0.0, begun + SYNC_SECONDS - time.monotonic())):
+            begun = time.monotonic()
             if not self._round():
                 return
         self._round()

@@ -20,7 +20,7 @@ import trio.testing
 from fireflyfs.errors import Code, FsError
 from fireflyfs.kv import embedded_sync
 from fireflyfs.kv.embedded import EmbeddedEngine, open_embedded
-from fireflyfs.kv.embedded_file import FILE_NAME
+from fireflyfs.kv.embedded_file import FILE_NAME, Connection
 from fireflyfs.kv.retry import transact
 from tests.conformance.kv_model import replay, run_interleaved
 from tests.conformance.kv_suite import KvSuite, content, put, refused, value_of
@@ -249,6 +249,26 @@ async def test_full_disk_is_no_space_and_nothing_happened(tmp_path: Path) -> Non
         assert await content(engine) == {b"k": b"1"}
         await put(engine, k=b"3")
         assert await value_of(engine, b"k") == b"3"
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+async def test_failed_commit_has_an_unknown_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: bool
+) -> None:
+    def broken(connection: Connection) -> None:
+        raise apsw.IOError("disk I/O error")
+
+    async with opened(tmp_path) as engine:
+        tr = engine.transaction()
+        if snapshot:
+            await tr.get(b"k")
+        tr.set(b"k", b"1")
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "commit", broken)
+            patch.setattr(Connection, "rollback", broken)
+            await refused(Code.KV_UNKNOWN_RESULT, tr.commit())
+        assert await value_of(engine, b"k") is None
+        await put(engine, k=b"2")
 
 
 async def refused_to_open(directory: Path, match: str) -> None:
