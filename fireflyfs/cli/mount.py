@@ -17,6 +17,7 @@ from fireflyfs.config import ClusterConfig, MountConfig
 from fireflyfs.errors import Code, FsError
 from fireflyfs.supervisor import lifecycle, mountpoint, processes, supervisor
 from fireflyfs.supervisor.directory import (
+    MAIN_MOUNT,
     ClusterDirectory,
     allows_others,
     command_line,
@@ -110,7 +111,8 @@ def _keep(opened: ClusterDirectory, point: Path) -> Path:
         message = f"{opened.root} is not up: fireflyfs up --dir {opened.root}"
         raise FsError(Code.CONFIG, message)
     running.close()
-    file = opened.add_mount(point)
+    has_main = (opened.mounts / f"{MAIN_MOUNT}.toml").exists()
+    file = opened.add_mount(point, None if has_main else MAIN_MOUNT)
     supervisor.notify(opened)
     return file
 

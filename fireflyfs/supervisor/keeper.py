@@ -62,7 +62,8 @@ def read_record(file: Path) -> Record | None:
 
 
 class Keeper:
-    """Keeps the process of one spec alive for as long as its configuration file exists."""
+    """Keeps the process of one spec alive: a server for ever, a mount for as long as its
+    configuration is there."""
 
     def __init__(self, spec: ProcessSpec, records: Path) -> None:
         self.spec = spec
@@ -73,7 +74,7 @@ class Keeper:
 
     async def keep(self) -> None:
         """Cancellation leaves the process running."""
-        while self.spec.config.exists():
+        while self.spec.mountpoint is None or self.spec.config.exists():
             born = trio.current_time()
             running = processes.find(self.spec.config)
             if running is not None:

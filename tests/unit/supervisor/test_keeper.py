@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -121,9 +122,10 @@ async def test_restarts_back_off(
     assert (record.failures, record.last_exit, record.alive) == (8, 2, False)
 
 
-async def test_what_is_not_configured_any_more_is_not_started_again(
+async def test_a_mount_that_is_not_configured_any_more_is_not_started_again(
     spec: ProcessSpec, tmp_path: Path
 ) -> None:
+    spec = dataclasses.replace(spec, mountpoint=tmp_path / "mnt")
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Keeper(spec, tmp_path).keep)
