@@ -120,29 +120,27 @@ def _ensure_started(opened: ClusterDirectory, point: Path | None) -> bool:
     before = _main_mount(opened)
     point = point or before or opened.default_mountpoint
     running = supervisor.find(opened)
-    if point != before:
-        mountpoint.check_free(point, keep_visible=[opened.root])
-        opened.add_mount(point, MAIN_MOUNT)
-        if running is not None:
-            supervisor.notify(opened)
-    elif running is None:
+    if point != before or running is None:
         _check_ours_or_free(opened, point)
+    if point != before:
+        opened.add_mount(point, MAIN_MOUNT)
     if running is None:
         lifecycle.start(opened)
         return False
     running.close()
+    supervisor.notify(opened)
     return True
 
 
 def _check_ours_or_free(opened: ClusterDirectory, point: Path) -> None:
-    """The mount point of before: it may still be mounted (its supervisor was killed), or be what
-    a dead process left, which the supervisor takes away."""
+    """What is mounted there may be ours: alive, if only the supervisor was killed, or what a dead
+    process left, which the supervisor takes away. Raises FsError(CONFIG)."""
     mount = mountpoint.mounted_at(point)
-    if mount is not None and mount.is_ours:
+    if mount is not None and mount.is_ours and point == _main_mount(opened):
         return
     if point == opened.default_mountpoint:
         point.mkdir(exist_ok=True)
-    mountpoint.check_free(point)
+    mountpoint.check_free(point, keep_visible=[opened.root])
 
 
 def _main_mount(opened: ClusterDirectory) -> Path | None:

@@ -86,7 +86,7 @@ async def wait_until_whole(
     ``tell`` hears what is still missing. Raises FsError: CONFIG or INTERNAL if a process cannot
     start, with the last line of its log; TIMED_OUT after ``seconds``.
     """
-    missing = "the supervisor"
+    missing, failing = "the supervisor", ""
     with trio.move_on_after(seconds):
         await _wait_for_supervisor(directory)
         while True:
@@ -95,11 +95,11 @@ async def wait_until_whole(
             if not missing:
                 return seen
             tell(missing)
-            _check_hope(directory, seen.records)
+            failing = _failing(directory, seen.records)
             await trio.sleep(POLL_SECONDS)
     raise FsError(
         Code.TIMED_OUT,
-        f"not whole after {seconds:.0f} s, still waiting for {missing}; "
+        f"not whole after {seconds:.0f} s, still waiting for {missing}; {failing}"
         f"it goes on: fireflyfs status --dir {directory.root}; logs are in {directory.logs}",
     )
 
@@ -119,18 +119,26 @@ async def _wait_for_supervisor(directory: ClusterDirectory) -> None:
         await trio.sleep(POLL_SECONDS)
 
 
-def _check_hope(directory: ClusterDirectory, records: list[Record]) -> None:
+def _failing(directory: ClusterDirectory, records: list[Record]) -> str:
+    """Which processes cannot stay alive, and the last line of their logs; empty if all can.
+
+    Raises FsError: CONFIG for one that will not change its mind, INTERNAL without a supervisor.
+    """
     running = supervisor.find(directory)
     if running is None:
         last = last_line(directory.logs / "supervisor.log")
         raise FsError(Code.INTERNAL, f"the supervisor has ended: {last}")
     running.close()
+    text = ""
     for record in records:
-        if record.failures >= HOPELESS_FAILURES and record.last_exit == EXIT_CONFIG:
-            log = directory.logs / f"{record.name}.log"
-            raise FsError(
-                Code.CONFIG, f"{record.name} does not start: {last_line(log)} (log: {log})"
-            )
+        if record.failures < HOPELESS_FAILURES:
+            continue
+        log = directory.logs / f"{record.name}.log"
+        if record.last_exit == EXIT_CONFIG:
+            message = f"{record.name} does not start: {last_line(log)} (log: {log})"
+            raise FsError(Code.CONFIG, message)
+        text += f"{record.name} keeps failing: {last_line(log)}; "
+    return text
 
 
 def last_line(log: Path) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from fireflyfs.errors import FsError
+from fireflyfs.errors import Code, FsError
 from fireflyfs.net.client import Peers
 from fireflyfs.rpc import cluster_pb2
 from fireflyfs.rpc.channel import FramedChannel
@@ -93,6 +93,8 @@ async def look(directory: ClusterDirectory) -> View:
     try:
         status = await fetch_status(directory)
     except FsError as error:
+        if error.code is Code.CONFIG:
+            raise
         problem = str(error)
     points = [spec.mountpoint for spec in specs if spec.mountpoint is not None]
     mounts = [await _look_at_mount(point) for point in points]
