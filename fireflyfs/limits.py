@@ -39,6 +39,11 @@ MAX_KV_TRANSACTION = 10_000_000
 MAX_KV_SECONDS = 5.0
 
 MAX_REPLICAS = 5
+MAX_NODES = 4096
+MAX_NODE_TARGETS = 256
+MAX_NODE_ADDRESSES = 16
+MAX_ROUTING_WAIT = 30.0
+"""Seconds that a request for newer routing is held at most."""
 MAX_APPLIED_TAGS = 64
 """Clients whose last update is remembered with a chunk (exactly-once)."""
 
