@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fireflyfs.kv.base import Engine
+    from fireflyfs.rpc.control import Handlers
     from fireflyfs.rpc.methods import Rpc
-    from fireflyfs.rpc.server import Handlers
     from meta_service.operation import Operations
     from meta_service.sessions import Clients
     from meta_service.statfs import Space
@@ -80,7 +80,7 @@ class MetaService:
         self._clock = clock
 
     def handlers(self) -> Handlers:
-        """For ``fireflyfs.rpc.server.ControlPlane``."""
+        """For ``fireflyfs.rpc.control.ControlPlane``."""
         run, run_once = self._operations.run, self._operations.run_once
         return {
             **{rpc: partial(run, op) for rpc, op in REPEATABLE.items()},

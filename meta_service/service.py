@@ -17,8 +17,8 @@ from fireflyfs.kv.open import open_engine
 from fireflyfs.net import server as frames
 from fireflyfs.net.address import Address
 from fireflyfs.net.credentials import Credentials
-from fireflyfs.rpc.grpc_server import serve_grpc
-from fireflyfs.rpc.server import ControlPlane
+from fireflyfs.rpc.control import ControlPlane
+from fireflyfs.rpc.server import serve_grpc
 from meta_service.background import work
 from meta_service.handlers import MetaService
 from meta_service.inodes import InodeIds, Layouts, ensure_root
