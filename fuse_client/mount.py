@@ -17,7 +17,6 @@ from fuse_client import mountpoint
 from fuse_client.operations import MountOperations
 
 if TYPE_CHECKING:
-    from fireflyfs.client.cluster import Cluster
     from fireflyfs.config import MountConfig
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ async def serve(
                 nursery.start_soon(meta.keep_alive, socket.gethostname(), place)
                 await _answer(place, task_status)
             finally:
-                await _finish(operations, cluster)
+                await _finish(operations, place)
                 nursery.cancel_scope.cancel()
 
 
@@ -109,8 +108,8 @@ async def _unmount(place: str, ended: trio.Event) -> None:
             await ended.wait()
 
 
-async def _finish(operations: MountOperations, cluster: Cluster) -> None:
+async def _finish(operations: MountOperations, place: str) -> None:
     with trio.CancelScope(shield=True):
         await operations.files.finish(FINISH_SECONDS)
-        pyfuse3.close(unmount=True)
-        logger.info("unmounted", extra={"client": cluster.client_id})
+        pyfuse3.close(unmount=mountpoint.mounted(place) is not None)
+        logger.info("unmounted", extra={"mountpoint": place})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, cast
 
@@ -189,7 +190,11 @@ def _reply(body: object, received: int = 0) -> Reply:
     return Reply(body, memoryview(b""), received)
 
 
+_clients = itertools.count(77)
+
+
 def cluster(peers: FakePeers, table: Routing | None = None) -> Cluster:
-    made = Cluster(CONFIG, cast("Peers", peers), cast("Channel", None), ClientId(77))
+    client = ClientId(next(_clients))
+    made = Cluster(CONFIG, cast("Peers", peers), cast("Channel", None), client)
     made.adopt(table or routing(1, [1, 2, 3]))
     return made
