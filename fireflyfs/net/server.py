@@ -89,20 +89,23 @@ async def serve(
         if not (address.is_local or allow_remote):
             raise FsError(Code.CONFIG, f"refusing to listen beyond this host on {address}")
     strangers = trio.CapacityLimiter(MAX_STRANGERS)
-    bound: list[Address] = []
     with contextlib.ExitStack() as stack:
+        bound = [await _listen(address, stack) for address in addresses]
         async with trio.open_nursery() as nursery:
-            for address in addresses:
-                sock, actual = await listen(address)
-                if actual.scheme == "unix":
-                    stack.callback(unlink_socket, actual.path)
-                stack.callback(sock.close)
-                bound.append(actual)
+            for sock, actual in bound:
                 meet = functools.partial(_meet, credentials, handler, strangers, str(actual))
                 nursery.start_soon(_accept_forever, sock, nursery, strangers, meet)
-            task_status.started(bound)
+            task_status.started([actual for _, actual in bound])
             await trio.sleep_forever()
     raise AssertionError("unreachable")
+
+
+async def _listen(address: Address, stack: contextlib.ExitStack) -> tuple[socket.socket, Address]:
+    sock, actual = await listen(address)
+    if actual.scheme == "unix":
+        stack.callback(unlink_socket, actual.path)
+    stack.callback(sock.close)
+    return sock, actual
 
 
 async def _accept_forever(
