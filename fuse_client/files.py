@@ -80,7 +80,7 @@ class Files:
             await self._cut(known, request.length)
             reply = await self._meta.call(MetaRpc.SET_ATTR, request)
             known.truncated(reply.inode)
-            self._unreported.pop(known.id, None)
+            self._settle(known)
 
     async def _cut(self, known: Known, length: int) -> None:
         await self.refresh(known.id)  # another mount may have written more
