@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import tracemalloc
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -227,3 +228,11 @@ def test_a_reader_knows_whether_it_is_inside_a_frame() -> None:
         assert fresh.is_inside_frame
     feed(reader, data)
     assert not reader.is_inside_frame
+
+
+def test_the_example_in_wire_md_is_true() -> None:
+    text = (Path(__file__).parents[3] / "proto" / "wire.md").read_text()
+    block = text.split("### An example")[1].split("```")[1]
+    lines = [line.split("  ")[0] for line in block.strip().splitlines()]
+    made = encode_frame(REQUEST, Method.PING, 7, [1], [b"hi"], timeout_ms=5000)
+    assert bytes.fromhex(" ".join(lines)) == b"".join(made)
