@@ -16,7 +16,9 @@ from fireflyfs.ids import Generation
 from fireflyfs.kv.open import open_engine
 from fireflyfs.net import server as frames
 from fireflyfs.net.address import Address
+from fireflyfs.net.client import Peers
 from fireflyfs.net.credentials import Credentials
+from fireflyfs.rpc.channel import FramedChannel
 from fireflyfs.rpc.control import ControlPlane
 from fireflyfs.rpc.server import serve_grpc
 from meta_service.background import work
@@ -49,37 +51,39 @@ async def serve(
         FsError: ``CONFIG`` for what cannot be used (store, secret, address); what the manager last
         answered, when it cannot be joined.
     """
-    engine = await open_engine(config.cluster.kv)
+    cluster = config.cluster
+    credentials = Credentials.load(cluster.cluster_id, cluster.secret_file)
+    generation = Generation(secrets.randbits(63))
+    engine = await open_engine(cluster.kv)
     try:
         await ensure_root(engine, time.time_ns(), os.getuid(), os.getgid())
-        async with open_cluster(config.cluster) as cluster:
-            await _serve(config, engine, cluster, task_status)
+        node_id = await _register(config, credentials)
+        async with open_cluster(cluster) as joined, trio.open_nursery() as nursery:
+            control = ControlPlane(_service(engine, joined).handlers())
+            listen = [Address.parse(address) for address in config.listen]
+            bound = await nursery.start(partial(frames.serve, listen, credentials, control.handle))
+            await nursery.start(partial(serve_grpc, control, config.grpc, credentials))
+            addresses = [str(address) for address in bound]
+            beat = beat_of(cluster.cluster_id, node_id, generation, config.name, addresses)
+            await nursery.start(heartbeat, joined.manager, beat)
+            storage = StorageClient(joined, deadline=GARBAGE_DEADLINE)
+            nursery.start_soon(work, engine, storage, generation)
+            task_status.started(bound)
     finally:
         with trio.CancelScope(shield=True):
             await engine.close()
     raise AssertionError("unreachable")
 
 
-async def _serve(
-    config: MetaConfig,
-    engine: Engine,
-    cluster: Cluster,
-    task_status: trio.TaskStatus[list[Address]],
-) -> None:
-    credentials = Credentials.load(config.cluster.cluster_id, config.cluster.secret_file)
-    generation = Generation(secrets.randbits(63))
-    control = ControlPlane(_service(engine, cluster).handlers())
-    listen = [Address.parse(address) for address in config.listen]
+async def _register(config: MetaConfig, credentials: Credentials) -> int:
+    """Before joining as a client: a manager has no routing to give while it knows no node."""
     async with trio.open_nursery() as nursery:
-        bound = await nursery.start(partial(frames.serve, listen, credentials, control.handle))
-        await nursery.start(partial(serve_grpc, control, config.grpc, credentials))
-        node_id = await register(cluster.manager, config.cluster.cluster_id, config.name)
-        addresses = [str(address) for address in bound]
-        beat = beat_of(config.cluster.cluster_id, node_id, generation, config.name, addresses)
-        await nursery.start(heartbeat, cluster.manager, beat)
-        storage = StorageClient(cluster, deadline=GARBAGE_DEADLINE)
-        nursery.start_soon(work, engine, storage, generation)
-        task_status.started(bound)
+        peers = Peers(nursery, credentials)
+        manager = FramedChannel(peers, config.cluster.managers)
+        node_id = await register(manager, config.cluster.cluster_id, config.name)
+        await peers.aclose()
+        nursery.cancel_scope.cancel()
+    return node_id
 
 
 def _service(engine: Engine, cluster: Cluster) -> MetaService:
