@@ -49,7 +49,7 @@ class Peers:
         self._nursery = nursery
         self._credentials = credentials
         self._by_peer: dict[tuple[str, ...], _Connection] = {}
-        self._locks: dict[tuple[str, ...], trio.Lock] = {}
+        self._attempts: dict[tuple[str, ...], _Attempt] = {}
         self._is_closed = False
 
     async def call(
@@ -71,6 +71,8 @@ class Peers:
         have been executed); TIMED_OUT (the same); MALFORMED (more payload than ``into`` holds).
         """
         key = tuple(addresses)
+        if self._is_closed:
+            raise FsError(Code.CANCELLED, "the connections of this process are closed")
         with trio.move_on_after(timeout) as scope:
             connection = self._by_peer.get(key)
             if connection is None or connection.is_lost:
@@ -91,18 +93,29 @@ class Peers:
         await trio.lowlevel.checkpoint()
 
     async def _connect(self, key: tuple[str, ...]) -> _Connection:
-        lock = self._locks.setdefault(key, trio.Lock())
-        async with lock:
-            existing = self._by_peer.get(key)
-            if existing is not None and not existing.is_lost:
-                return existing
+        """Callers of the same peer share one attempt, and its failure; none of them owns it."""
+        attempt = self._attempts.get(key)
+        if attempt is None:
+            attempt = self._attempts[key] = _Attempt()
+            self._nursery.start_soon(self._try, key, attempt)
+        await attempt.done.wait()
+        if attempt.connection is not None:
+            return attempt.connection
+        raise FsError(attempt.error.code, attempt.error.message)
+
+    async def _try(self, key: tuple[str, ...], attempt: _Attempt) -> None:
+        try:
             connection = await self._connect_any(key)
             if self._is_closed:
                 connection.close()
-                raise FsError(Code.CANCELLED, "the connections of this process are closed")
-            self._by_peer[key] = connection
+                return
+            attempt.connection = self._by_peer[key] = connection
             self._nursery.start_soon(connection.run)
-            return connection
+        except FsError as error:
+            attempt.error = error
+        finally:
+            del self._attempts[key]
+            attempt.done.set()
 
     async def _connect_any(self, key: tuple[str, ...]) -> _Connection:
         problem: FsError | None = None
@@ -137,6 +150,15 @@ class Peers:
         if sock is not None:
             sock.close()
         raise problem
+
+
+class _Attempt:
+    """To connect, in progress."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.connection: _Connection | None = None
+        self.error = FsError(Code.CANCELLED, "the connections of this process are closed")
 
 
 class _Call:

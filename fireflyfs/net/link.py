@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import math
 import socket
 from typing import TYPE_CHECKING
@@ -159,7 +160,8 @@ class Link:
         while self._queue:
             views = self._queue[0].views
             if len(self._queue) > 1:
-                views = [view for message in self._queue for view in message.views]
+                all_views = itertools.chain.from_iterable(m.views for m in self._queue)
+                views = list(itertools.islice(all_views, _MAX_VECTORS))
             try:
                 count = self._sock.sendmsg(views[:_MAX_VECTORS])
             except BlockingIOError:

@@ -12,6 +12,8 @@ import errno
 import functools
 import logging
 import math
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,7 +28,6 @@ from fireflyfs.net.listen import listen, unlink_socket
 from fireflyfs.net.messages import Method
 
 if TYPE_CHECKING:
-    import socket
     from typing import Never
 
     from typing_extensions import Buffer
@@ -39,11 +40,13 @@ logger = logging.getLogger(__name__)
 MAX_REQUESTS = 256
 """Of one connection, received and not yet answered."""
 MAX_REQUEST_BYTES = 64 * limits.MIB
-"""Payload of those requests; one more frame may go over it."""
+"""Payload of those requests and of their replies on the way; one more may go over it."""
 MAX_STRANGERS = 128
 """Connections in the handshake at once."""
 _SPARE_WORKERS = 4
 
+_UCRED = struct.Struct("3i")
+"""struct ucred of unix(7): pid, uid, gid."""
 _METHODS = {int(method): method for method in Method}
 
 
@@ -160,11 +163,17 @@ async def _meet(
 
 
 def _describe(sock: socket.socket, where: str) -> str:
+    """The peer, for messages: host and port, or the process at the other end of a Unix socket."""
+    if sock.family == socket.AF_UNIX:
+        pid, uid, _ = _UCRED.unpack(
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        )
+        return f"{where} from pid {pid} uid {uid}"
     try:
-        remote = sock.getpeername()
+        host, port, *_ = sock.getpeername()
     except OSError:
         return where
-    return f"{remote[0]}:{remote[1]}" if isinstance(remote, tuple) else where
+    return f"{host}:{port}"
 
 
 class _Connection:
@@ -236,10 +245,10 @@ class _Connection:
         elif not self._is_full():
             self._nursery.start_soon(self._work)
 
-    def _finished(self, frame: Frame) -> None:
+    def _finished(self, size: int) -> None:
         was_full = self._is_full()
         self._requests -= 1
-        self._bytes -= frame.header.payload_length
+        self._bytes -= size
         if was_full and not self._is_receiving and not self._link.is_closed:
             self._pass_turn()
 
@@ -277,21 +286,29 @@ class _Connection:
                 response.release()
             self._reply_error(frame, FsError(Code.INTERNAL, str(error)))
             return
-        self._link.send(views, functools.partial(self._sent, frame, response.release))
+        self._send(frame, views, response.release)
 
     def _reply_error(self, frame: Frame, error: FsError) -> None:
         header = frame.header
         code = Code.INTERNAL if error.code is Code.OK else error.code
         text = str(error)[: 4 * limits.KIB]
         views = encode_frame(REPLY, header.method, header.request_id, text, code=code)
-        self._link.send(views, functools.partial(self._sent, frame, None))
+        self._send(frame, views, None)
 
-    def _sent(self, frame: Frame, release: Callable[[], None] | None) -> None:
+    def _send(
+        self, frame: Frame, views: list[memoryview], release: Callable[[], None] | None
+    ) -> None:
+        replied = sum(view.nbytes for view in views)
+        self._bytes += replied
+        size = frame.header.payload_length + replied
+        self._link.send(views, functools.partial(self._sent, size, release))
+
+    def _sent(self, size: int, release: Callable[[], None] | None) -> None:
         try:
             if release is not None:
                 release()
         finally:
-            self._finished(frame)
+            self._finished(size)
 
 
 def _deadline(frame: Frame) -> float:

@@ -7,8 +7,10 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from fireflyfs.errors import Code, FsError
+from fireflyfs.net import client
 from fireflyfs.net.address import Address
 from fireflyfs.net.messages import Method
 from fireflyfs.net.server import serve
@@ -16,6 +18,8 @@ from tests.conformance.carrier_suite import GOOD, CarrierSuite, Toy, calling, se
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from fireflyfs.net.client import Peers
 
 
 class TestTcp(CarrierSuite):
@@ -88,3 +92,25 @@ async def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         async with serving(f"unix://{tmp_path}/s", Toy().handle) as at, calling() as peers:
             await peers.call(at, Method.PING, None, timeout=5)
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+async def test_callers_share_one_attempt_to_connect_and_its_failure() -> None:
+    """A peer that does not answer costs all its callers one time-out, not one after the other."""
+    failed: list[FsError] = []
+
+    async def one(peers: Peers, at: str) -> None:
+        with pytest.raises(FsError) as caught:
+            await peers.call((at,), Method.PING, None, timeout=60)
+        failed.append(caught.value)
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        at = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.MonkeyPatch.context() as patch, trio.fail_after(2):
+            patch.setattr(client, "HANDSHAKE_SECONDS", 0.2)
+            async with calling() as peers, trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(one, peers, at)
+    assert [error.code for error in failed] == [Code.UNREACHABLE] * 20
+    assert len({id(error) for error in failed}) == 20
