@@ -57,14 +57,14 @@ class Manager:
         return cls(store, table, trio.current_time())
 
     async def run(self) -> Never:
-        """Watch the clock. Raises FsError(SUPERSEDED) when another manager has taken over."""
+        """Watch the clock. Raises FsError(NOT_SERVING) when another manager has taken over."""
         while True:
             try:
                 await self._verify()
                 self.state.notice_silence(trio.current_time())
                 await self._decide()
             except FsError as error:
-                if error.code is Code.SUPERSEDED:
+                if error.code is Code.NOT_SERVING:
                     raise
                 logger.error("cannot decide", extra={"reason": error})
             await trio.sleep(TICK)

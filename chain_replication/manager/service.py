@@ -40,7 +40,7 @@ async def serve(
     fails and leaves the first alone.
 
     Errors:
-        FsError: ``CONFIG`` for addresses, a secret or a store that cannot be used; ``SUPERSEDED``
+        FsError: ``CONFIG`` for addresses, a secret or a store that cannot be used; ``NOT_SERVING``
         when another manager has taken over.
     """
     cluster = config.cluster

@@ -96,6 +96,8 @@ class State:
         self._chains_of: dict[NodeId, set[ChainId]] = {}
         self._touched: set[NodeId] = set()
         """Nodes about which something may have to be decided."""
+        self._waiting: set[NodeId] = set()
+        """Nodes about which too little was known; a neighbour's heartbeat or time may help."""
         self.adopt(table, now, everything=True)
 
     def adopt(self, table: Table, now: float, *, everything: bool = False) -> None:
@@ -133,6 +135,8 @@ class State:
             )
         if self._is_news(beat, presence, record, now):
             self._touched.add(beat.node_id)
+        if self._waiting:
+            self._touched |= self._waiting & self._neighbours(beat.node_id)
         newer = beat.generation != presence.generation
         if self.silent(beat.node_id, now) or (newer and not self._announced(beat.node_id)):
             presence.announced_at = now
@@ -158,7 +162,8 @@ class State:
         )
 
     def notice_silence(self, now: float) -> None:
-        """Time has passed: nodes not heard for too long are looked at."""
+        """Time has passed: nodes not heard for too long, and those that wait, are looked at."""
+        self._touched |= self._waiting
         self._touched.update(
             node_id
             for node_id, record in self.table.nodes.items()
@@ -211,7 +216,9 @@ class State:
             chains=tuple(self._changed_chains(sorted(affected - unsettled), judged, now)),
         )
         if not change:
-            self._touched = {n for n in self._touched if self._is_open(n, unsettled, now)}
+            self._waiting -= self._touched
+            self._waiting |= {n for n in self._touched if self._is_open(n, unsettled, now)}
+            self._touched = set()
         return change
 
     def _is_open(self, node: NodeId, unsettled: set[ChainId], now: float) -> bool:
@@ -237,6 +244,11 @@ class State:
             if self._announced(peer) or not heard_since:
                 return False
         return True
+
+    def _neighbours(self, node: NodeId) -> set[NodeId]:
+        """The nodes of its chains, itself included."""
+        chains = (self._chain(chain_id) for chain_id in self._chains_of[node])
+        return {t.node_id for chain in chains for t in chain.targets}
 
     def _serving_peers(self, node: NodeId) -> set[NodeId]:
         """Nodes that serve beside it in one of its chains."""

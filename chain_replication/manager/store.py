@@ -65,8 +65,8 @@ class _ClusterRow:
 class Store:
     """The rows, as the manager of one term sees them.
 
-    Every method raises FsError: ``SUPERSEDED`` once another manager has taken over, the codes of
-    ``transact`` when the store cannot be reached.
+    Every method raises FsError: ``NOT_SERVING`` once another manager has taken over (callers of this
+    one try again, and find the other), the codes of ``transact`` when the store cannot be reached.
     """
 
     def __init__(self, engine: Engine, cluster_id: str, term: bytes) -> None:
@@ -100,7 +100,7 @@ class Store:
     async def save(self, change: Change, version: int) -> None:
         """Store a change of the table that has ``version``; it is durable on return.
 
-        After an error other than SUPERSEDED the change may have been stored: ``load`` says.
+        After an error other than NOT_SERVING the change may have been stored: ``load`` says.
         """
         first = True
 
@@ -134,7 +134,7 @@ class Store:
 
     async def _check_term(self, tr: Transaction) -> None:
         if await tr.get(keys.PRIMARY_KEY) != self._term:
-            raise FsError(Code.SUPERSEDED, "another cluster manager has taken over")
+            raise FsError(Code.NOT_SERVING, "another cluster manager has taken over")
 
     def _check_cluster(self, row: _ClusterRow) -> None:
         if row.cluster_id != self._cluster_id:

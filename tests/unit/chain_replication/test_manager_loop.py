@@ -90,10 +90,10 @@ async def test_a_newer_manager_takes_the_office(autojump_clock: trio.testing.Moc
     second = await office(engine, b"second00")
     with pytest.raises(FsError) as raised:
         await first.register(Role.META, "m", 0)
-    assert raised.value.code is Code.SUPERSEDED
+    assert raised.value.code is Code.NOT_SERVING
     with pytest.raises(FsError) as raised:
         await first.run()
-    assert raised.value.code is Code.SUPERSEDED
+    assert raised.value.code is Code.NOT_SERVING
     assert (await second.register(Role.META, "m", 0)).node.node_id == 4
 
 
