@@ -65,8 +65,8 @@ class _ClusterRow:
 class Store:
     """The rows, as the manager of one term sees them.
 
-    Every method raises FsError: ``NOT_SERVING`` once another manager has taken over (callers of this
-    one try again, and find the other), the codes of ``transact`` when the store cannot be reached.
+    Every method raises FsError: ``NOT_SERVING`` once another manager has taken over (a caller tries
+    again, and finds that one), the codes of ``transact`` when the store cannot be reached.
     """
 
     def __init__(self, engine: Engine, cluster_id: str, term: bytes) -> None:
