@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from fireflyfs.updates import UpdateKind as UpdateKind
+
 
 class Method(enum.IntEnum):
     """What a request frame asks for."""
@@ -30,16 +32,6 @@ class Method(enum.IntEnum):
     """Predecessor to a syncing successor: one page of its chunks."""
     SYNC_DONE = 9
     """Predecessor to successor: it now holds everything, as of a chain version."""
-
-
-class UpdateKind(enum.IntEnum):
-    WRITE = 1
-    """``length`` bytes of payload at ``offset``; a gap before ``offset`` reads as zeros."""
-    TRUNCATE = 2
-    """The chunk becomes exactly ``length`` bytes (shrunk, or grown by zeros)."""
-    REMOVE = 3
-    REPLACE = 4
-    """The whole chunk becomes the payload, at the given version (recovery, never from clients)."""
 
 
 @dataclass(slots=True)
