@@ -31,7 +31,7 @@ MAX_INT = (1 << 63) - 1
 def encode(value: object) -> bytes:
     """Raises FsError(INTERNAL) for what the wire cannot carry: a defect of the caller."""
     try:
-        packed: bytes = msgpack.packb(value, default=to_wire)
+        packed: bytes = msgpack.packb(value, default=_shallow)
     except (TypeError, ValueError, OverflowError) as error:
         raise FsError(Code.INTERNAL, "a message cannot be encoded") from error
     return packed
@@ -56,16 +56,14 @@ def decode(data: Buffer) -> object:
 
 def to_wire(message: object) -> list[object]:
     """The list of a message's fields; nested messages become lists too."""
-    if not dataclasses.is_dataclass(message) or isinstance(message, type):
-        raise TypeError(f"{type(message).__name__} is not a message")
-    return [_plain(value) for value in _fields_of(type(message))(message)]
+    return [_plain(value) for value in _shallow(message)]
 
 
 def from_wire(cls: type[T], value: object) -> T:
     """Check ``value`` and make the message. Raises FsError(MALFORMED) naming the field."""
-    check: _Check = _message_check(cls)  # type: ignore[arg-type]  # a type variable is hashable
-    result: T = check(value, cls.__name__)
-    return result
+    kind: Any = cls
+    message: T = _message_check(kind)(value, cls.__name__)
+    return message
 
 
 def _plain(value: object) -> object:
@@ -78,8 +76,16 @@ def _is_nested(value: object) -> bool:
     return dataclasses.is_dataclass(value) or isinstance(value, list)
 
 
+def _shallow(message: object) -> tuple[object, ...]:
+    """For the packer, which asks again for each message inside."""
+    cls: Any = type(message)
+    return _fields_of(cls)(message)
+
+
 @functools.cache
 def _fields_of(cls: type) -> Callable[[object], tuple[object, ...]]:
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"{cls.__name__} is not a message")
     names = [f.name for f in dataclasses.fields(cls)]
     getter = operator.attrgetter(*names)
     if len(names) == 1:
