@@ -178,7 +178,7 @@ def _who_serves(members: Sequence[Member]) -> list[Member]:
     unbroken = [m for m in members if m.local is LocalState.UPTODATE and _in_step(m, holders)]
     if unbroken:
         return unbroken
-    return [m for m in holders if m.local is not LocalState.OFFLINE][:1]
+    return [m for m in holders if m.local is not LocalState.OFFLINE][-1:]
 
 
 def _in_step(member: Member, holders: Sequence[Member]) -> bool:
