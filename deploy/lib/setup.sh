@@ -41,7 +41,12 @@ install_packages() {
 }
 
 apt_install() {
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+    local said
+    said=$(as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@" 2>&1) || {
+        say "$said"
+        return 1
+    }
 }
 
 # make_venv [EXTRA]: .venv with the project in it, editable; made anew only if it must be.

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +44,9 @@ class Running:
         """Until it has ended. The exit code (negative: the signal) of a child of ours, once."""
         await trio.lowlevel.wait_readable(self.descriptor)
         return self._reap()
+
+    def has_ended(self) -> bool:
+        return bool(select.select([self.descriptor], [], [], 0)[0])
 
     def _reap(self) -> int | None:
         try:
@@ -89,6 +94,10 @@ def start(command: Sequence[str], log: Path, directory: Path) -> Running:
     running = Running.open(child.pid)
     # It may outlive us, and is reaped through its pidfd: there is nothing left for Popen to do.
     child.returncode = 0
+    # exec tells Popen that it worked some instructions before the command line can be read, and
+    # until then ``find`` does not know the process.
+    while not arguments(running.pid) and not running.has_ended():
+        time.sleep(0.001)
     return running
 
 
@@ -122,10 +131,13 @@ def arguments(pid: int) -> list[str]:
 def started_at(pid: int) -> int:
     """Start time in clock ticks since boot (proc(5), stat field 22): with the pid, an identity.
 
-    Raises OSError if the process is gone.
+    Raises OSError if the process is gone, or a zombie that nobody reaps.
     """
     stat = (PROC / str(pid) / "stat").read_text(errors="replace")
-    return int(stat.rpartition(")")[2].split()[19])
+    fields = stat.rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        raise ProcessLookupError(pid)
+    return int(fields[19])
 
 
 def config_of(pid: int) -> Path | None:
