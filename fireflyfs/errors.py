@@ -167,3 +167,17 @@ def code_of(number: int) -> Code:
         return Code(number)
     except ValueError:
         return Code.INTERNAL
+
+
+def refusal_in(error: BaseException) -> FsError | None:
+    """The FsError that ``error`` is, or that a group of nothing else (of a nursery) stands for: one
+    that must not be retried if there is one, else the first. None when a defect is among them."""
+    if isinstance(error, FsError):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    found = [refusal_in(inner) for inner in error.exceptions]
+    known = [inner for inner in found if inner is not None]
+    if len(known) < len(found):
+        return None
+    return next((inner for inner in known if not inner.retry), known[0])

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from fireflyfs import limits
-from fireflyfs.errors import Code, FsError
+from fireflyfs.errors import Code, FsError, refusal_in
 from fireflyfs.net.frame import REPLY, REQUEST, Frame, encode_frame
 from fireflyfs.net.link import HANDSHAKE_SECONDS, Link, tune, welcome
 from fireflyfs.net.listen import listen, unlink_socket
@@ -72,7 +72,8 @@ class Response:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
-"""FsError becomes an error reply; any other exception is logged and becomes INTERNAL."""
+"""FsError (or a nursery's group of them) becomes an error reply; any other exception is logged and
+becomes INTERNAL."""
 
 
 async def serve(
@@ -265,12 +266,13 @@ class _Connection:
         request = Request(method, frame.body, frame.payload, self._link.peer, deadline)
         try:
             response = await self._handler(request)
-        except FsError as error:
-            self._reply_error(frame, error)
         except Exception as error:
-            logger.exception("a handler failed", extra={"method": method.name})
-            message = f"{method.name} failed: {type(error).__name__}"
-            self._reply_error(frame, FsError(Code.INTERNAL, message))
+            refusal = refusal_in(error)
+            if refusal is None:
+                logger.exception("a handler failed", extra={"method": method.name})
+                message = f"{method.name} failed: {type(error).__name__}"
+                refusal = FsError(Code.INTERNAL, message)
+            self._reply_error(frame, refusal)
         else:
             self._reply(frame, response)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from fireflyfs.errors import Code, FsError
+from fireflyfs.errors import Code, FsError, refusal_in
 from fireflyfs.net.messages import Method
 from fireflyfs.net.server import Request, Response
 from fireflyfs.rpc.methods import Rpc
@@ -40,9 +40,9 @@ class ControlPlane:
         try:
             reply: Message = await handler(request)
             return reply.SerializeToString()
-        except FsError:
-            raise
         except Exception as error:
+            if (refusal := refusal_in(error)) is not None:
+                raise refusal from refusal.__cause__
             logger.exception("a handler failed", extra={"method": name})
             raise FsError(Code.INTERNAL, f"{name} failed: {type(error).__name__}") from None
 

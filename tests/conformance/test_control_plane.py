@@ -45,6 +45,9 @@ class Namespace:
     async def lookup(self, request: LookupRequest) -> InodeReply:
         if request.name == b"wait":
             await self._wait()
+        if request.name == b"nursery":
+            async with trio.open_nursery():
+                raise FsError(Code.NO_SPACE, "inside")
         if request.name == b"defect":
             raise ValueError("secret details")
         if request.name.isdigit():
@@ -110,6 +113,10 @@ async def test_a_defect_is_internal_and_keeps_its_details(channel: Channel) -> N
     error = await failure(channel, b"defect")
     assert error.code is Code.INTERNAL
     assert "secret" not in str(error)
+
+
+async def test_a_refusal_comes_out_of_a_nursery(channel: Channel) -> None:
+    assert (await failure(channel, b"nursery")).code is Code.NO_SPACE
 
 
 async def test_the_deadline_ends_the_call_on_both_sides(
