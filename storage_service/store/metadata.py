@@ -14,6 +14,7 @@ cache and survive the death of the process; ``sync`` makes everything written be
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from rocksdict import DBCompressionType, DBRecoveryMode, Options, Rdict, WriteBatch
@@ -24,6 +25,8 @@ from fireflyfs.limits import MIB
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 Put = tuple[bytes, bytes | None]
 """A key and its new value; None deletes it."""
@@ -53,7 +56,13 @@ class Metadata:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._refuses = False
-        self._db = self._open()
+        self._db: Rdict | None = self._open()
+
+    @property
+    def _live(self) -> Rdict:
+        if self._db is None:
+            raise FsError(Code.TARGET_FAILED, f"{self._path}: the metadata is not open")
+        return self._db
 
     def _open(self) -> Rdict:
         try:
@@ -63,7 +72,9 @@ class Metadata:
 
     def get(self, key: bytes) -> bytes | None:
         try:
-            value: bytes | None = self._db.get(key)
+            value: bytes | None = self._live.get(key)
+        except FsError:
+            raise
         except Exception as error:
             raise _translated(error, f"{self._path}: metadata cannot be read") from error
         return value
@@ -79,7 +90,7 @@ class Metadata:
             else:
                 batch.put(key, value)
         try:
-            self._db.write(batch)
+            self._live.write(batch)
         except Exception as error:
             self._refuses = True
             raise _translated(error, f"{self._path}: metadata cannot be written") from error
@@ -87,7 +98,7 @@ class Metadata:
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """(key without prefix, value) from ``prefix + start`` on, in order."""
         try:
-            items: Iterator[tuple[Any, Any]] = self._db.items(from_key=prefix + start)
+            items: Iterator[tuple[Any, Any]] = self._live.items(from_key=prefix + start)
             for key, value in items:
                 if not key.startswith(prefix):
                     return
@@ -99,18 +110,24 @@ class Metadata:
 
     def sync(self) -> None:
         try:
-            self._db.flush_wal(True)
+            self._live.flush_wal(True)
         except Exception as error:
             raise _translated(error, f"{self._path}: metadata cannot be synced") from error
 
     def _reopen(self) -> None:
         """After a failed write RocksDB refuses all further ones; a fresh instance does not."""
-        self._db.close()
+        self.close()
         self._db = self._open()
         self._refuses = False
 
     def close(self) -> None:
-        self._db.close()
+        """Never raises: what RocksDB cannot write to its tables any more is in its log."""
+        if self._db is not None:
+            try:
+                self._db.close()
+            except Exception as error:
+                _log.warning("%s: closed with %s", self._path, error)
+            self._db = None
 
 
 def _options() -> Options:

@@ -215,7 +215,7 @@ class ChunkStore:
         chain_version: int,
         tags: tuple[AppliedTag, ...],
     ) -> ChunkMeta:
-        """As ``prepare`` and ``commit``, in one step; after a removal the meta of an empty chunk."""
+        """As ``prepare`` and ``commit`` in one step; after a removal the meta of an empty chunk."""
         update = _update(kind, version, offset, length, data, checksums, chain_version, tags)
         return await self._prepare(chunk, update, updates.prepared_and_committed)
 
