@@ -53,6 +53,8 @@ class Collector:
         self._storage = storage
         self._workers = trio.CapacityLimiter(WORKERS)
         self._free_at = 0.0
+        self._failing: set[int] = set()
+        """Chains that failed in this pass: not asked again for every file on them."""
 
     async def collect(self) -> int:
         """One pass over all garbage; how many files are gone for good.
@@ -63,6 +65,7 @@ class Collector:
             FsError: those of the store.
         """
         begin, end = keys.garbage_range()
+        self._failing.clear()
         collected = 0
         while page := await transact(self._engine, partial(_page, begin=begin, end=end)):
             done: list[InodeId] = []
@@ -81,6 +84,8 @@ class Collector:
                 logger.error("inode %d is garbage although it is open", inode)
                 return
             for chain in row.chains:
+                if chain in self._failing:
+                    return
                 await self._remove_chunks(ChainId(chain), inode)
             done.append(inode)
         except FsError as error:
@@ -90,13 +95,17 @@ class Collector:
 
     async def _remove_chunks(self, chain: ChainId, inode: InodeId) -> None:
         first, end = 0, False
-        while not end:
-            chunks, end = await self._storage.query(chain, inode, first, CHUNK_PAGE)
-            for index, _ in chunks:
-                await self._pace()
-                await self._storage.remove(chain, chunk_id(inode, index))
-                first = index + 1
-            end = end or not chunks
+        try:
+            while not end:
+                chunks, end = await self._storage.query(chain, inode, first, CHUNK_PAGE)
+                for index, _ in chunks:
+                    await self._pace()
+                    await self._storage.remove(chain, chunk_id(inode, index))
+                    first = index + 1
+                end = end or not chunks
+        except FsError:
+            self._failing.add(chain)
+            raise
 
     async def _pace(self) -> None:
         """Spread the removals of all workers evenly."""

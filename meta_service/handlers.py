@@ -11,7 +11,7 @@ from fireflyfs.kv.retry import transact
 from fireflyfs.rpc import meta_pb2 as pb
 from fireflyfs.rpc.methods import MetaRpc
 from meta_service import statfs
-from meta_service.names import check_client
+from meta_service.names import check_client, check_place
 from meta_service.ops.create import create, mknod, symlink
 from meta_service.ops.link import link
 from meta_service.ops.listing import read_dir
@@ -119,6 +119,7 @@ class MetaService:
 
     async def keep_alive(self, request: pb.KeepAliveRequest) -> pb.Empty:
         check_client(request.client_id)
+        check_place(request.host, request.mountpoint)
         client = ClientId(request.client_id)
         await self._clients.keep_alive(client, request.host, request.mountpoint, self._clock())
         return pb.Empty()

@@ -85,6 +85,12 @@ def check_xattr_value(value: bytes) -> None:
         )
 
 
+def check_place(host: str, mountpoint: str) -> None:
+    """Raises FsError: ``INVALID`` for a place too long to be one."""
+    if len(host) > MAX_NAME or len(mountpoint) > MAX_SYMLINK:
+        raise FsError(Code.INVALID, "the client's host or mount point is too long")
+
+
 def check_client(client: int) -> None:
     """Raises FsError: ``INVALID`` for a request that must name its client and does not."""
     if not client:

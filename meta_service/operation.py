@@ -37,7 +37,7 @@ Rep = TypeVar("Rep", bound=Message)
 
 DEADLINE = 6.0
 """Seconds that one request is tried again here; then the client asks another server."""
-RESULT_SECONDS = 120
+RESULT_SECONDS = 60
 """How long an answer is kept: well beyond any client's deadline for a request."""
 SWEEP_PAGE = 500
 

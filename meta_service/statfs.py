@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import trio
 
+from fireflyfs.errors import FsError
 from fireflyfs.kv.atomic import unpack_signed
 from fireflyfs.rpc.cluster_pb2 import GetStatusReply, GetStatusRequest
 from fireflyfs.rpc.methods import ClusterRpc
@@ -14,7 +17,8 @@ from meta_service import rows
 if TYPE_CHECKING:
     from fireflyfs.kv.base import Transaction
     from fireflyfs.rpc.channel import Channel
-    from fireflyfs.rpc.cluster_pb2 import ChainStatus
+
+logger = logging.getLogger(__name__)
 
 FRESH_SECONDS = 3.0
 TIMEOUT = 2.0
@@ -27,36 +31,51 @@ class Space:
         self._manager = manager
         self._cluster_id = cluster_id
         self._lock = trio.Lock()
-        self._known = (0, 0)
+        self._known: tuple[int, int] | None = None
         self._until = 0.0
 
     async def measure(self) -> tuple[int, int]:
-        """(capacity, available), bytes that users can store.
+        """(capacity, available), bytes that users can store; the last known while the manager is
+        away.
 
         Raises:
-            FsError: when the manager does not answer.
+            FsError: when the manager has never answered.
         """
         async with self._lock:
-            if trio.current_time() >= self._until:
-                request = GetStatusRequest(cluster_id=self._cluster_id)
-                reply = await self._manager.call(ClusterRpc.GET_STATUS, request, timeout=TIMEOUT)
-                self._known = usable(reply)
+            if self._known is None or trio.current_time() >= self._until:
+                self._known = await self._ask()
                 self._until = trio.current_time() + FRESH_SECONDS
             return self._known
 
+    async def _ask(self) -> tuple[int, int]:
+        request = GetStatusRequest(cluster_id=self._cluster_id)
+        try:
+            reply = await self._manager.call(ClusterRpc.GET_STATUS, request, timeout=TIMEOUT)
+        except FsError as error:
+            if self._known is None:
+                raise
+            logger.warning("the manager does not say how much space there is: %s", error)
+            return self._known
+        return usable(reply)
+
 
 def usable(status: GetStatusReply) -> tuple[int, int]:
-    """(capacity, available) over all chains. Every replica holds the same bytes, so a chain has
-    what its smallest target has: that is raw space divided by replicas where targets are equal."""
-    spaces = [_of_chain(chain) for chain in status.chains]
-    return sum(capacity for capacity, _ in spaces), sum(free for _, free in spaces)
+    """(capacity, available): raw space divided by replicas.
 
-
-def _of_chain(chain: ChainStatus) -> tuple[int, int]:
-    reports = [t.report for t in chain.targets if t.report.capacity_bytes]
-    capacities = [r.capacity_bytes for r in reports]
-    free = [max(r.capacity_bytes - r.used_bytes, 0) for r in reports]
-    return min(capacities, default=0), min(free, default=0)
+    The targets of a node share its disk: each reports its own use, and all that is free there.
+    """
+    used: Counter[int] = Counter()
+    free: dict[int, int] = {}
+    replicas = 0
+    for item in (target for chain in status.chains for target in chain.targets):
+        node, report = item.target.node_id, item.report
+        replicas += 1
+        used[node] += report.used_bytes
+        free[node] = max(free.get(node, 0), report.capacity_bytes - report.used_bytes)
+    if not replicas:
+        return 0, 0
+    chains, available = len(status.chains), sum(free.values())
+    return (used.total() + available) * chains // replicas, available * chains // replicas
 
 
 async def count_inodes(tr: Transaction) -> int:

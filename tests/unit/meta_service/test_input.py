@@ -79,6 +79,8 @@ async def test_sessions_need_a_client(world: World) -> None:
     assert await world.fails(MetaRpc.CREATE, parent=ROOT, name=b"g", caller=nobody) == "EINVAL"
     assert await world.fails(MetaRpc.CLOSE, inode=f.id, caller=nobody) == "EINVAL"
     assert await world.fails(MetaRpc.KEEP_ALIVE, client_id=0) == "EINVAL"
+    assert await world.fails(MetaRpc.KEEP_ALIVE, client_id=1, host="h" * 256) == "EINVAL"
+    assert await world.fails(MetaRpc.READ_DIR, inode=ROOT, after=b"x" * 256) == "ENAMETOOLONG"
     assert await world.fails(MetaRpc.MKDIR, parent=ROOT, name=b"d", caller=nobody) == "OK"
 
 
@@ -129,13 +131,15 @@ async def test_xattr_limits(world: World) -> None:
 
 async def test_statfs_and_flush(world: World) -> None:
     await world.call(MetaRpc.FLUSH)
-    chain = world.manager.status.chains.add(chain_id=1)
-    for used in (10, 30, 20):
-        report = cluster_pb2.TargetReport(used_bytes=used, capacity_bytes=100)
-        chain.targets.append(cluster_pb2.TargetStatus(report=report))
+    for number in (1, 2):  # two chains over the same three nodes, whose targets share a disk
+        chain = world.manager.status.chains.add(chain_id=number)
+        for node, used in ((1, 10), (2, 30), (3, 20)):
+            target = cluster_pb2.ChainTargetInfo(node_id=node)
+            report = cluster_pb2.TargetReport(used_bytes=used, capacity_bytes=used + 100)
+            chain.targets.append(cluster_pb2.TargetStatus(target=target, report=report))
     await world.mkdir(b"d")
     reply = await world.call(MetaRpc.STAT_FS)
-    assert (reply.capacity, reply.available, reply.inodes) == (100, 70, 2)
+    assert (reply.capacity, reply.available, reply.inodes) == ((300 + 120) // 3, 300 // 3, 2)
     await world.rmdir(b"d")
     assert (await world.call(MetaRpc.STAT_FS)).inodes == 1
     assert world.manager.asked == 1
