@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SUPERVISOR = "supervisor"
+"""Name and role of who keeps the others, in its own record."""
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
 HEALTHY_SECONDS = 30.0

@@ -46,7 +46,9 @@ class Running:
         return self._reap()
 
     def has_ended(self) -> bool:
-        return bool(select.select([self.descriptor], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _reap(self) -> int | None:
         try:

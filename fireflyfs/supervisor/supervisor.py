@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import time
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from fireflyfs.errors import Code, FsError
 from fireflyfs.rpc import cluster_pb2
 from fireflyfs.supervisor import mountpoint, processes, view
 from fireflyfs.supervisor.directory import host_file, write
-from fireflyfs.supervisor.keeper import Keeper, Record, read_record
+from fireflyfs.supervisor.keeper import SUPERVISOR, Keeper, Record, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RECORD = "supervisor.json"
+RECORD = f"{SUPERVISOR}.json"
 STOP_ORDER = ("mount", "meta", "storage", "manager")
 STOP_GRACE = 20.0
 """Seconds between SIGTERM and SIGKILL: a mount writes back first."""
@@ -99,7 +100,7 @@ class Supervisor:
 
     def _record(self) -> None:
         pid = os.getpid()
-        record = Record("supervisor", "supervisor", pid, processes.started_at(pid), time.time())
+        record = Record(SUPERVISOR, SUPERVISOR, pid, processes.started_at(pid), time.time())
         write(self._directory.run / RECORD, json.dumps(asdict(record)))
 
     async def _keep_mounts(
@@ -166,6 +167,8 @@ async def stop_all(directory: ClusterDirectory) -> None:
                     nursery.start_soon(stop_process, spec)
     for spec in specs:
         (directory.run / f"{spec.name}.json").unlink(missing_ok=True)
+    if directory.host.sockets != str(directory.run):  # a place outside, made again by the next up
+        shutil.rmtree(directory.host.sockets, ignore_errors=True)
 
 
 async def stop_process(spec: ProcessSpec) -> None:

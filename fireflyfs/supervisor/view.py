@@ -14,7 +14,7 @@ from fireflyfs.rpc import cluster_pb2
 from fireflyfs.rpc.channel import FramedChannel
 from fireflyfs.rpc.methods import ClusterRpc, Rep, Req, Rpc
 from fireflyfs.supervisor import mountpoint
-from fireflyfs.supervisor.keeper import Record, read_record
+from fireflyfs.supervisor.keeper import SUPERVISOR, Record, read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,10 +85,8 @@ def can_serve(status: cluster_pb2.GetStatusReply) -> bool:
 async def look(directory: ClusterDirectory) -> View:
     """Never hangs: every question has a deadline. Raises FsError(CONFIG)."""
     specs = [*directory.specs(), *directory.mount_specs()]
-    records = [
-        read_record(directory.run / f"{spec.name}.json") or Record(spec.name, spec.role)
-        for spec in specs
-    ]
+    named = [(SUPERVISOR, SUPERVISOR), *((spec.name, spec.role) for spec in specs)]
+    records = [read_record(directory.run / f"{name}.json") or Record(name, r) for name, r in named]
     status, problem = None, ""
     try:
         status = await fetch_status(directory)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,8 @@ class TestCluster:
             assert not mounts_below(self.directory)
         finally:
             self._force()
+        if not failed:  # gigabytes, sometimes: only what failed is worth keeping
+            shutil.rmtree(self.directory)
 
     def _force(self) -> None:
         for pid in processes_of(self.directory):

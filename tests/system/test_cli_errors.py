@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,6 @@ def test_mounting_what_is_down(stopped_cluster: Path, tmp_path: Path) -> None:
 
 def test_a_machine_without_fuse(tmp_path: Path) -> None:
     """In a mount namespace of its own, where an empty /dev hides the device."""
-    import sys
 
     script = (
         f"mount -t tmpfs none /dev && exec {sys.executable} -m fireflyfs.cli up --dir {tmp_path}/d"

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,7 +40,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
 def test_up_mounts_a_whole_cluster(cluster: TestCluster) -> None:
     status = cluster.status()
     assert status["state"] == "up"
-    assert {p["name"] for p in status["processes"]} == SERVERS | {"mount"}
+    assert {p["name"] for p in status["processes"]} == SERVERS | {"mount", "supervisor"}
     assert all(p["pid"] for p in status["processes"])
     assert {n["name"] for n in status["nodes"] if n["alive"]} == SERVERS - {"manager"}
     assert status["chains"]
@@ -75,7 +77,7 @@ def test_doctor_finds_nothing(cluster: TestCluster) -> None:
 
 
 def test_strangers_do_not_find_the_processes_open(cluster: TestCluster) -> None:
-    """Every port is on loopback (/proc/net/tcp, second column, little-endian; gRPC writes it as IPv6)."""
+    """Every port is on loopback (/proc/net/tcp: little-endian; gRPC's are IPv6)."""
     pids = cluster.pids().values()
     inodes = set()
     for pid in pids:
@@ -143,7 +145,6 @@ def test_more_mounts(cluster: TestCluster, tmp_path: Path) -> None:
 def test_a_foreground_mount_ends_with_its_process(cluster: TestCluster, tmp_path: Path) -> None:
     point = tmp_path / "m"
     point.mkdir()
-    import sys
 
     command = [sys.executable, "-m", "fireflyfs.cli", "mount", "--foreground"]
     process = subprocess.Popen([*command, cluster.directory, point])
@@ -202,3 +203,15 @@ def test_two_clusters_do_not_meet(cluster: TestCluster, tmp_path: Path) -> None:
         assert not (cluster.mountpoint / "mine").exists()
         assert other.status()["cluster_id"] != cluster.status()["cluster_id"]
     cluster.wait_full()
+
+
+def test_a_directory_too_deep_for_sockets(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 50) / ("y" * 50)
+    with TestCluster(deep, "--nodes", "1") as cluster:
+        sockets = tomllib.loads((deep / "config" / "host.toml").read_text())["sockets"]
+        assert not sockets.startswith(str(tmp_path))
+        (cluster.mountpoint / "f").write_bytes(b"1")
+        cluster.down()
+        assert not os.path.exists(sockets)
+        cluster.up()
+        assert (cluster.mountpoint / "f").read_bytes() == b"1"
