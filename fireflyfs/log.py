@@ -12,6 +12,8 @@ import logging
 import logging.handlers
 from typing import TYPE_CHECKING
 
+from fireflyfs.errors import Code, FsError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -48,17 +50,20 @@ class KeyValueFormatter(logging.Formatter):
 def setup(role_name: str, file: Path | None = None, level: int = logging.INFO) -> None:
     """Send this process's log to ``file`` (rotated by size), or to standard error.
 
-    Replaces what an earlier call set up. Raises OSError if the file cannot be opened.
+    Replaces what an earlier call set up. Raises FsError(CONFIG) if the file cannot be opened.
     """
-    handler: logging.Handler
-    if file is None:
-        handler = logging.StreamHandler()
-    else:
-        handler = logging.handlers.RotatingFileHandler(
-            file, maxBytes=MAX_LOG_BYTES, backupCount=KEPT_LOGS, encoding="utf-8"
-        )
+    handler = logging.StreamHandler() if file is None else _open(file)
     handler.setFormatter(KeyValueFormatter(role_name))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def _open(file: Path) -> logging.Handler:
+    try:
+        return logging.handlers.RotatingFileHandler(
+            file, maxBytes=MAX_LOG_BYTES, backupCount=KEPT_LOGS, encoding="utf-8"
+        )
+    except OSError as error:
+        raise FsError(Code.CONFIG, f"log file {file}: {error.strerror}") from None
 
 
 def _quoted(value: object) -> str:

@@ -24,8 +24,8 @@ EXIT_CONFIG = 2
 def run(main: Callable[[], Awaitable[None]]) -> int:
     """Run ``main`` under trio; SIGTERM and SIGINT cancel it. Returns the exit code.
 
-    0: returned, or stopped by a signal. 2: FsError(CONFIG). 1: anything else. An FsError is one
-    line on standard error; a defect is logged with its traceback.
+    0: returned, or stopped by a signal. 2: FsError(CONFIG or INVALID). 1: anything else. An FsError
+    is one line on standard error; a defect is logged with its traceback.
     """
     try:
         trio.run(_until_signal, main)
@@ -55,10 +55,10 @@ def _report(error: Exception) -> int:
     known = [leaf for leaf in leaves if isinstance(leaf, FsError)]
     if len(known) < len(leaves):
         logger.critical("the process failed", exc_info=error)
-    chosen = next((e for e in known if e.code is Code.CONFIG), None) or (known or leaves)[0]
-    sys.stderr.write(f"fireflyfs: {chosen}\n".replace("\n", " ").rstrip() + "\n")
-    is_config = isinstance(chosen, FsError) and chosen.code is Code.CONFIG
-    return EXIT_CONFIG if is_config else EXIT_FAILED
+    wrong = [leaf for leaf in known if leaf.code in (Code.CONFIG, Code.INVALID)]
+    chosen = (wrong or known or leaves)[0]
+    sys.stderr.write("fireflyfs: " + " ".join(str(chosen).split()) + "\n")
+    return EXIT_CONFIG if wrong else EXIT_FAILED
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -46,7 +46,12 @@ def test_a_signal_stops_it_in_order(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(FsError(Code.CONFIG, "bad key"), 2), (FsError(Code.NO_SPACE, "full"), 1)]
+    ("error", "code"),
+    [
+        (FsError(Code.CONFIG, "bad key"), 2),
+        (FsError(Code.INVALID, "bad"), 2),
+        (FsError(Code.NO_SPACE, "full"), 1),
+    ],
 )
 def test_a_known_error_is_one_line(
     error: FsError, code: int, capsys: pytest.CaptureFixture[str]
@@ -93,3 +98,10 @@ def test_a_log_line_is_keys_and_values(tmp_path: Path) -> None:
     )
     assert "level=error" in second
     assert "rot" in rest[-1]
+
+
+@pytest.mark.usefixtures("quiet_root")
+def test_a_log_file_that_cannot_be_opened_is_a_line(tmp_path: Path) -> None:
+    with pytest.raises(FsError, match=f"log file {tmp_path}: Is a directory") as caught:
+        log.setup("meta", tmp_path)
+    assert caught.value.code is Code.CONFIG
