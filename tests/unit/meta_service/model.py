@@ -34,6 +34,9 @@ class Model:
             return node.nlink
         return 2 + sum(self.nodes[child].kind == "d" for child in node.entries.values())
 
+    def is_directory(self, inode: int) -> bool:
+        return inode in self.nodes and self.nodes[inode].kind == "d"
+
     def directory(self, inode: int) -> Node:
         node = self.node(inode)
         if node.kind != "d":

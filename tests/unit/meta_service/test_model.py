@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff"])
+NAMES = st.sampled_from([b"a", b"b", b"\xff"])
+PARENTS = st.integers(0, 9)
+"""Mostly a directory that is there, sometimes anything: see ``directory``."""
 INODES = st.integers(0, 9)
 """Which of the inodes ever made, counted from the newest."""
 CLIENTS = st.sampled_from([7, 8])
@@ -49,6 +51,12 @@ class Namespace(RuleBasedStateMachine):
 
     def pick(self, which: int) -> int:
         return self.known[-1 - which % len(self.known)]
+
+    def directory(self, which: int) -> int:
+        if which >= 8:
+            return self.pick(which)
+        there = [inode for inode in self.known if self.model.is_directory(inode)]
+        return there[-1 - which % len(there)]
 
     def ask(self, rpc: Any, client: int = 7, **fields: Any) -> Any:
         """The reply, or the errno's name."""
@@ -83,45 +91,47 @@ class Namespace(RuleBasedStateMachine):
             self.known.append(inode)
             self.model.add(parent, name, inode, Node(kind))
 
-    @rule(parent=INODES, name=NAMES)
+    @rule(parent=PARENTS, name=NAMES)
     def mkdir(self, parent: int, name: bytes) -> None:
-        at = self.pick(parent)
+        at = self.directory(parent)
         self.made(at, name, "d", self.ask(MetaRpc.MKDIR, parent=at, name=name, mode=0o755))
 
-    @rule(parent=INODES, name=NAMES)
+    @rule(parent=PARENTS, name=NAMES)
     def symlink(self, parent: int, name: bytes) -> None:
-        at = self.pick(parent)
+        at = self.directory(parent)
         self.made(at, name, "l", self.ask(MetaRpc.SYMLINK, parent=at, name=name, target=b"t"))
 
-    @rule(parent=INODES, name=NAMES, client=CLIENTS)
+    @rule(parent=PARENTS, name=NAMES, client=CLIENTS)
     def create(self, parent: int, name: bytes, client: int) -> None:
-        at = self.pick(parent)
+        at = self.directory(parent)
         answer = self.ask(MetaRpc.CREATE, client, parent=at, name=name, exclusive=True)
         self.made(at, name, "f", answer)
         if not isinstance(answer, str):
             self.model.open(answer.inode.id, client)
 
-    @rule(inode=INODES, parent=INODES, name=NAMES)
+    @rule(inode=INODES, parent=PARENTS, name=NAMES)
     def link(self, inode: int, parent: int, name: bytes) -> None:
-        what, at = self.pick(inode), self.pick(parent)
+        what, at = self.pick(inode), self.directory(parent)
         answer = self.ask(MetaRpc.LINK, inode=what, parent=at, name=name)
         self.compare(lambda: self.model.link(what, at, name), answer)
 
-    @rule(parent=INODES, name=NAMES)
+    @rule(parent=PARENTS, name=NAMES)
     def unlink(self, parent: int, name: bytes) -> None:
-        at = self.pick(parent)
+        at = self.directory(parent)
         answer = self.ask(MetaRpc.UNLINK, parent=at, name=name)
         self.compare(lambda: self.model.unlink(at, name), answer)
 
-    @rule(parent=INODES, name=NAMES)
+    @rule(parent=PARENTS, name=NAMES)
     def rmdir(self, parent: int, name: bytes) -> None:
-        at = self.pick(parent)
+        at = self.directory(parent)
         answer = self.ask(MetaRpc.RMDIR, parent=at, name=name)
         self.compare(lambda: self.model.rmdir(at, name), answer)
 
-    @rule(parent=INODES, name=NAMES, into=INODES, to=NAMES, flags=st.sampled_from([0, 0, 0, 1, 2]))
+    @rule(
+        parent=PARENTS, name=NAMES, into=PARENTS, to=NAMES, flags=st.sampled_from([0, 0, 0, 1, 2])
+    )
     def rename(self, parent: int, name: bytes, into: int, to: bytes, flags: int) -> None:
-        at, there = self.pick(parent), self.pick(into)
+        at, there = self.directory(parent), self.directory(into)
         answer = self.ask(
             MetaRpc.RENAME, parent=at, name=name, new_parent=there, new_name=to, flags=flags
         )
@@ -192,8 +202,8 @@ class Namespace(RuleBasedStateMachine):
 
 TestNamespace = Namespace.TestCase
 TestNamespace.settings = settings(
-    max_examples=25,
-    stateful_step_count=40,
+    max_examples=40,
+    stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
