@@ -47,8 +47,8 @@ class Window:
     def _verify(self, chunk: bytes) -> None:
         end = self._origin + len(self._buffer)
         for redo in self._redos:
-            start, stop = max(redo.offset, self._origin), min(redo.offset + len(redo.data), end)
-            if start < stop:
+            if redo.offset < end and redo.end > self._origin:
+                start, stop = max(redo.offset, self._origin), min(redo.end, end)
                 piece = redo.data[start - redo.offset : stop - redo.offset]
                 self._buffer[start - self._origin : stop - self._origin] = piece
         expected = self._content.sum_list(self._first, self._last)

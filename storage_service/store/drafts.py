@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_REDO = 32 * KIB
 """Bytes: larger changes are written once, into a new block, rather than twice."""
 MAX_REDOS = 256
-MAX_BLOCK_REDO_BYTES = 2 * MIB
+"""Of one block: every read looks through them."""
 MAX_REDO_BYTES = 64 * MIB
 """Held in memory by one store, at most."""
 
@@ -137,8 +137,7 @@ class Drafter:
             return True
         # a redo of a dropped version must not become part of this one
         own = block.redos[-1].sequence <= base.redo_upto
-        held = sum(len(redo.data) for redo in block.redos)
-        return own and len(block.redos) < MAX_REDOS and held < MAX_BLOCK_REDO_BYTES
+        return own and len(block.redos) < MAX_REDOS
 
     def _redone(self, chunk: bytes, base: Content, block: Block, patch: Patch) -> Draft:
         sums, changed = self._sums(chunk, base, patch)
@@ -183,14 +182,14 @@ class Drafter:
         """Of the sub-block ``[start, stop)`` of the patched content."""
         if patch.offset <= start and patch.end >= stop:
             return patch.sums[start // SUB_BLOCK - patch.offset // SUB_BLOCK]
-        value = 0
-        if start < patch.start:
-            if patch.start == base.length:  # an append continues the old sum
-                (value,) = base.sum_list(start // SUB_BLOCK, start // SUB_BLOCK + 1)
-            else:
-                value = crc32c(fetch(self._files, chunk, base, start, patch.start))
-        for piece in patch.part(max(start, patch.start), min(stop, patch.end)):
+        if start < patch.start == base.length:  # an append continues the old sum
+            (value,) = base.sum_list(start // SUB_BLOCK, start // SUB_BLOCK + 1)
+            pieces = patch.part(patch.start, min(stop, patch.end))
+        else:
+            old = fetch(self._files, chunk, base, start, min(stop, base.length))
+            changed = max(start, patch.start), min(stop, patch.end)
+            head, tail = old[: changed[0] - start], old[changed[1] - start :]
+            value, pieces = 0, [head, *patch.part(*changed), tail]
+        for piece in pieces:
             value = crc32c(piece, value)
-        if patch.end < stop:
-            value = crc32c(fetch(self._files, chunk, base, patch.end, stop), value)
         return value

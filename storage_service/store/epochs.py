@@ -137,7 +137,7 @@ class Epochs:
     def _lower_mark(self, block: Block, lengths: list[int]) -> None:
         with self._cache.lock:
             if block.readers == 0:
-                redone = [redo.offset + len(redo.data) for redo in block.redos]
+                redone = [redo.end for redo in block.redos]
                 block.high = max(lengths + redone)
 
     def _redo(self, redone: dict[Block, int]) -> None:

@@ -52,6 +52,10 @@ class Redo:
     data: bytes
     applied: bool = False
     """Written in place; the redo stays until that write is durable."""
+    end: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.end = self.offset + len(self.data)
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +96,10 @@ class Content:
     def redos(self) -> tuple[Redo, ...]:
         if self.block is None or not self.block.redos:
             return ()
-        return tuple(redo for redo in self.block.redos if redo.sequence <= self.redo_upto)
+        redos = self.block.redos
+        if redos[-1].sequence <= self.redo_upto:
+            return redos
+        return tuple(redo for redo in redos if redo.sequence <= self.redo_upto)
 
     @property
     def checksum(self) -> int:

@@ -132,7 +132,7 @@ def _attach(
             upto = max(c.redo_upto for c in record.contents() if c.block is content.block)
             own = [r for r in redos.get(content.block.location, ()) if r.sequence <= upto]
             content.block.redos = tuple(own)
-            content.block.high = max([content.block.high, *(r.offset + len(r.data) for r in own)])
+            content.block.high = max([content.block.high, *(r.end for r in own)])
             if record.committed is not None and content is record.committed.content:
                 found.redone[content.block] = content.redo_upto
             kept |= {redo.sequence for redo in own}

@@ -271,6 +271,7 @@ class ChunkStore:
             await self._fill(window, chunk)
             return ReadOutcome(window.data(), pin.version, window.sums())
         except OSError as error:
+            self._writer.fail(f"chunk {chunk.hex()}: cannot be read: {error}")
             raise FsError(Code.TARGET_FAILED, f"chunk {chunk.hex()}: cannot be read") from error
         finally:
             self._cache.unpin(pin)

@@ -108,14 +108,22 @@ class Writer:
 
     def _run(self) -> None:
         while (jobs := self._next()) is not None:
-            if jobs[0].act is not None:
-                self._attempt(jobs[0], self._act)
-            else:
-                self._batch(jobs)
+            try:
+                self._execute(jobs)
+            except Exception as error:  # a defect; what is on the disk is safe, we may not be
+                self.fail(f"the writer has a defect: {error!r}")
                 for job in jobs:
-                    if _is_full(job.error) and self._epochs.is_dirty():
-                        self._retry(job)
+                    job.error = job.error or error
             self._deliver(jobs)
+
+    def _execute(self, jobs: list[Job]) -> None:
+        if jobs[0].act is not None:
+            self._attempt(jobs[0], self._act)
+            return
+        self._batch(jobs)
+        for job in jobs:
+            if _is_full(job.error) and self._epochs.is_dirty():
+                self._retry(job)
 
     def _next(self) -> list[Job] | None:
         """At least one job: an act alone, or changes of different chunks; None to stop."""

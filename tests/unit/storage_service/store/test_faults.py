@@ -179,6 +179,20 @@ async def test_a_sync_that_fails_is_final(tmp_path: Path, monkeypatch: pytest.Mo
         assert bytes((await store.read(chunk(0), 0, 9)).data) == b"a"
 
 
+async def test_a_read_that_fails_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path) as store:
+        await put(store, 0, 1, 0, b"a")
+
+        def refused(*_: object) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "preadv", refused)
+        with pytest.raises(FsError) as error:
+            await store.read(chunk(0), 0, 1)
+        assert error.value.code is Code.TARGET_FAILED
+        assert store.failure is not None
+
+
 async def test_small_overwrites_write_little_and_space_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_steps)
 def test_the_store_is_its_model(steps: list[Op | str]) -> None:
     root = Path(tempfile.mkdtemp(prefix="store-"))

@@ -90,7 +90,7 @@ def medium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Medium:
     return record
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 async def test_a_flushed_state_survives_and_nothing_is_invented(
     tmp_path: Path, medium: Medium, seed: int
 ) -> None:
