@@ -43,6 +43,9 @@ class Model:
             raise Refused("ENOTDIR")
         return node
 
+    def all_entries(self) -> list[tuple[int, bytes]]:
+        return [(at, name) for at in sorted(self.nodes) for name in sorted(self.nodes[at].entries)]
+
     def node(self, inode: int) -> Node:
         if inode not in self.nodes:
             raise Refused("ESTALE")

@@ -28,6 +28,8 @@ PARENTS = st.integers(0, 9)
 """Mostly a directory that is there, sometimes anything: see ``directory``."""
 INODES = st.integers(0, 9)
 """Which of the inodes ever made, counted from the newest."""
+ENTRIES = st.integers(0, 19)
+"""Mostly an entry that is there: see ``entry``."""
 CLIENTS = st.sampled_from([7, 8])
 FAULTS = Faults(conflict=0.15, unknown=0.25)
 KINDS = {stat.S_IFDIR: "d", stat.S_IFREG: "f", stat.S_IFLNK: "l"}
@@ -57,6 +59,12 @@ class Namespace(RuleBasedStateMachine):
             return self.pick(which)
         there = [inode for inode in self.known if self.model.is_directory(inode)]
         return there[-1 - which % len(there)]
+
+    def entry(self, which: int) -> tuple[int, bytes]:
+        there = self.model.all_entries()
+        if which >= 18 or not there:
+            return self.pick(which), b"b"
+        return there[which % len(there)]
 
     def ask(self, rpc: Any, client: int = 7, **fields: Any) -> Any:
         """The reply, or the errno's name."""
@@ -115,15 +123,15 @@ class Namespace(RuleBasedStateMachine):
         answer = self.ask(MetaRpc.LINK, inode=what, parent=at, name=name)
         self.compare(lambda: self.model.link(what, at, name), answer)
 
-    @rule(parent=PARENTS, name=NAMES)
-    def unlink(self, parent: int, name: bytes) -> None:
-        at = self.directory(parent)
+    @rule(which=ENTRIES)
+    def unlink(self, which: int) -> None:
+        at, name = self.entry(which)
         answer = self.ask(MetaRpc.UNLINK, parent=at, name=name)
         self.compare(lambda: self.model.unlink(at, name), answer)
 
-    @rule(parent=PARENTS, name=NAMES)
-    def rmdir(self, parent: int, name: bytes) -> None:
-        at = self.directory(parent)
+    @rule(which=ENTRIES)
+    def rmdir(self, which: int) -> None:
+        at, name = self.entry(which)
         answer = self.ask(MetaRpc.RMDIR, parent=at, name=name)
         self.compare(lambda: self.model.rmdir(at, name), answer)
 
@@ -132,6 +140,14 @@ class Namespace(RuleBasedStateMachine):
     )
     def rename(self, parent: int, name: bytes, into: int, to: bytes, flags: int) -> None:
         at, there = self.directory(parent), self.directory(into)
+        answer = self.ask(
+            MetaRpc.RENAME, parent=at, name=name, new_parent=there, new_name=to, flags=flags
+        )
+        self.compare(lambda: self.model.rename(at, name, there, to, flags), answer)
+
+    @rule(which=ENTRIES, onto=ENTRIES, flags=st.sampled_from([0, 2]))
+    def rename_onto(self, which: int, onto: int, flags: int) -> None:
+        (at, name), (there, to) = self.entry(which), self.entry(onto)
         answer = self.ask(
             MetaRpc.RENAME, parent=at, name=name, new_parent=there, new_name=to, flags=flags
         )
