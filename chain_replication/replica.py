@@ -158,6 +158,7 @@ class Replica:
             self._pipeline.actions.append(act.LocalChanged())
 
     def _stopped(self, _: ev.Stopped) -> None:
+        self._must_activate = False
         self._pipeline.drop(Code.NOT_SERVING, "the node is stopping")
 
     def _follow_successor(self) -> None:
