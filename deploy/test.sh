@@ -11,5 +11,5 @@ PATH=$PWD/$VENV/bin:$PATH
 ruff check .
 ruff format --check .
 mypy
-lint-imports
+lint-imports --no-cache
 exec pytest "$@"

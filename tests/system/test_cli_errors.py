@@ -115,15 +115,21 @@ def test_a_cluster_keeps_its_shape(stopped_cluster: Path) -> None:
     assert not processes_of(stopped_cluster)
 
 
-def test_a_busy_port(stopped_cluster: Path) -> None:
-    config = stopped_cluster / "config" / "storage-2.toml"
+def port_of(config: Path) -> int:
     line = next(x for x in config.read_text().splitlines() if x.startswith("listen"))
-    port = int(line.rpartition(":")[2].rstrip('"]'))
+    return int(line.rpartition(":")[2].rstrip('"]'))
+
+
+@pytest.mark.parametrize("name", ["manager", "storage-2"])
+def test_a_busy_port(stopped_cluster: Path, name: str) -> None:
+    config = stopped_cluster / "config" / f"{name}.toml"
     with socket.socket() as occupant:
-        occupant.bind(("127.0.0.1", port))
+        occupant.bind(("127.0.0.1", port_of(config)))
         occupant.listen()
-        refused("up", "--dir", stopped_cluster, saying=f"port {port} of storage-2 is in use")
-        refused("storage", "serve", "--config", config, saying=str(port))
+        saying = f"port {port_of(config)} of {name} is in use"
+        refused("up", "--dir", stopped_cluster, saying=saying)
+        if name == "manager":  # the others ask the manager first
+            refused(name, "serve", "--config", config, saying=str(port_of(config)))
     assert not processes_of(stopped_cluster)
 
 
