@@ -91,14 +91,20 @@ def changes(inode: int, wanted: EntryAttributes, fields: SetattrFields, now: int
     if fields.update_gid:
         request.gid = wanted.st_gid
     if fields.update_atime:
-        request.atime = wanted.st_atime_ns
+        request.atime = storable(wanted.st_atime_ns)
     if fields.update_mtime:
-        request.mtime = wanted.st_mtime_ns
+        request.mtime = storable(wanted.st_mtime_ns)
     elif fields.update_size:
         request.mtime = now
     if fields.update_size:
         request.length = wanted.st_size
     return request
+
+
+def storable(nanoseconds: int) -> int:
+    """Times that 64 bits of nanoseconds cannot hold (beyond 1677 to 2262) become the nearest that
+    they can, as on other file systems of limited range."""
+    return max(-(1 << 63), min(nanoseconds, (1 << 63) - 1))
 
 
 def answers(
