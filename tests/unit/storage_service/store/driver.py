@@ -6,7 +6,7 @@ import random
 import shutil
 from contextlib import asynccontextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -62,6 +62,9 @@ async def put(
         await store.commit(chunk(index), version, 1)
 
 
+END = -1
+
+
 @dataclass(frozen=True)
 class Op:
     """One update of a chunk; data is derived from ``seed``."""
@@ -69,6 +72,7 @@ class Op:
     index: int
     kind: UpdateKind
     offset: int
+    """END: where the chunk ends."""
     length: int
     seed: int
     finish: str
@@ -116,6 +120,8 @@ class Model:
 
     async def do(self, store: ChunkStore, op: Op) -> None:
         state = self.state(op.index)
+        if op.offset == END:
+            op = replace(op, offset=len(state.data or b""))
         if state.pending and op.finish == "commit" and op.seed % 2:
             await store.commit(chunk(op.index), state.pending, 1)
             self._commit(state)
@@ -196,7 +202,7 @@ def random_op(rng: random.Random, chunks: int = 4) -> Op:
     return Op(
         index=rng.randrange(chunks),
         kind=rng.choice(kinds),
-        offset=rng.choice([0, 1, 4096, 16384, 20000, rng.randrange(120_000)]),
+        offset=rng.choice([END, END, END, 0, 1, 4096, 16384, 20000, rng.randrange(120_000)]),
         length=rng.choice([0, 1, 500, 4096, 16384, 20000, 40000, rng.randrange(100_000)]),
         seed=rng.randrange(1 << 30),
         finish=rng.choice(["once", "once", "commit", "commit", "pending", "abort"]),
