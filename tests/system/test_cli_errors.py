@@ -149,18 +149,29 @@ def test_mounting_what_is_down(stopped_cluster: Path, tmp_path: Path) -> None:
     assert not mounts_below(tmp_path)
 
 
-def test_a_machine_without_fuse(tmp_path: Path) -> None:
-    """In a mount namespace of its own, where an empty /dev hides the device."""
-
-    script = (
-        f"mount -t tmpfs none /dev && exec {sys.executable} -m fireflyfs.cli up --dir {tmp_path}/d"
-    )
+def in_namespace(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with mounts of its own, which end with it."""
     result = subprocess.run(
         ["unshare", "--mount", "bash", "-c", script], capture_output=True, text=True, check=False
     )
     if "unshare" in result.stderr:
         pytest.skip("a mount namespace needs root")
+    return result
+
+
+def test_a_machine_without_fuse(tmp_path: Path) -> None:
+    up = f"{sys.executable} -m fireflyfs.cli up --dir {tmp_path}/d"
+    result = in_namespace(f"mount -t tmpfs none /dev && exec {up}")
     assert result.returncode == 2
     assert result.stderr.startswith("fireflyfs: there is no /dev/fuse: modprobe fuse")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "d").exists()
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    up = f"{sys.executable} -m fireflyfs.cli up --dir {tmp_path}/d"
+    fill = f"dd if=/dev/zero of={tmp_path}/x bs=1k count=48 2>/dev/null"
+    script = f"mount -t tmpfs -o size=64k none {tmp_path} && {fill}; {up}; echo $?; ls {tmp_path}"
+    result = in_namespace(script)
+    assert result.stdout.split() == ["1", "x"]
+    assert result.stderr == f"fireflyfs: cannot make {tmp_path}/d: No space left on device\n"

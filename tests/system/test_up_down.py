@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fireflyfs.supervisor.create import create
 from tests.system.harness import (
     TestCluster,
     done,
@@ -215,3 +217,15 @@ def test_a_directory_too_deep_for_sockets(tmp_path: Path) -> None:
         assert not os.path.exists(sockets)
         cluster.up()
         assert (cluster.mountpoint / "f").read_bytes() == b"1"
+
+
+def test_a_storage_directory_of_another_cluster(cluster: TestCluster, tmp_path: Path) -> None:
+    """The server refuses it; ``up`` says which and why, and leaves nothing running."""
+    stranger = create(tmp_path / "d", nodes=1, replicas=1, chunk_size=1 << 20).root
+    shutil.copytree(cluster.directory / "storage-1", stranger / "storage-1", dirs_exist_ok=True)
+    result = fireflyfs("up", "--dir", stranger)
+    assert (result.returncode, result.stdout) == (2, ""), result.stderr
+    assert result.stderr.startswith("fireflyfs: storage-1 does not start: ")
+    assert result.stderr.count("\n") == 1
+    assert not processes_of(stranger)
+    assert not mounts_below(stranger)
