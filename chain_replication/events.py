@@ -75,6 +75,13 @@ class ReadExpired:
     request: int
 
 
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Answered when every update that was answered is committed, so that a listing shows it."""
+
+    request: int
+
+
 # From the predecessor
 
 
@@ -209,6 +216,7 @@ Event = (
     | ClientUpdate
     | ReadArrived
     | ReadExpired
+    | Settle
     | Forwarded
     | SyncBegan
     | SyncDone

@@ -109,8 +109,14 @@ class Pipeline:
                 self.refuse(event.request, Code.CHUNK_DIRTY, "an update of the chunk is in flight")
                 return
 
-    def barrier(self, request: int) -> None:
-        self._barriers.append((request, set(self._operations)))
+    def barrier(self, request: int, *, answered_only: bool) -> None:
+        """Answer the request when the operations of now have ended."""
+        awaited = {
+            op
+            for op, operation in self._operations.items()
+            if not answered_only or operation.stage is Stage.SETTLING
+        }
+        self._barriers.append((request, awaited))
         self._open_barriers(0)
 
     def reject(self, event: Arrival, code: Code, reason: str) -> None:

@@ -44,7 +44,7 @@ class Replica:
         except FsError as error:
             if isinstance(event, ev.ClientUpdate | ev.Forwarded | ev.Repair | ev.SyncChunk):
                 self._pipeline.reject(event, error.code, error.message)
-            elif isinstance(event, ev.SyncBegan | ev.SyncDone | ev.SyncBarrier):
+            elif isinstance(event, ev.SyncBegan | ev.SyncDone | ev.SyncBarrier | ev.Settle):
                 self._pipeline.refuse(event.request, error.code, error.message)
             else:
                 raise
@@ -94,7 +94,11 @@ class Replica:
     def _sync_barrier(self, event: ev.SyncBarrier) -> None:
         self.standing.check_version(event.chain_version)
         self.standing.check_serving()
-        self._pipeline.barrier(event.request)
+        self._pipeline.barrier(event.request, answered_only=False)
+
+    def _settle(self, event: ev.Settle) -> None:
+        self.standing.check_serving()
+        self._pipeline.barrier(event.request, answered_only=True)
 
     def _sync_began(self, event: ev.SyncBegan) -> None:
         self.standing.check_version(event.chain_version)
@@ -206,6 +210,7 @@ _HANDLERS: dict[type[Any], Callable[[Replica, Any], None]] = {
     ev.ClientUpdate: Replica._client_update,
     ev.ReadArrived: Replica._read_arrived,
     ev.ReadExpired: Replica._read_expired,
+    ev.Settle: Replica._settle,
     ev.Forwarded: Replica._forwarded,
     ev.SyncBegan: Replica._sync_began,
     ev.SyncDone: Replica._sync_done,

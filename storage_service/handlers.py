@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 UPDATE_SECONDS = 30.0
 FLUSH_SECONDS = 20.0
 SYNC_SECONDS = 5.0
+SETTLE_SECONDS = 5.0
 _CARRIES = (UpdateKind.WRITE, UpdateKind.REPLACE)
 _MAX_INT32 = (1 << 32) - 1
 
@@ -115,8 +116,9 @@ class Handlers:
         message = from_wire(QueryRequest, request.body)
         limit = _limit(message.limit)
         target = self._targets.of_chain(message.chain)
-        target.driver.standing.check_serving()
+        await target.driver.ask(ev.Settle, timeout=SETTLE_SECONDS)
         found = target.store.query(InodeId(message.owner), message.first_index, limit)
+        target.driver.standing.check_serving()
         self._lease.check()
         return Response(
             QueryReply([[index, length] for index, length in found], len(found) < limit)

@@ -146,6 +146,19 @@ def test_a_parked_read_can_expire() -> None:
     assert refusal(world, read) is Code.CHUNK_DIRTY
 
 
+def test_a_listing_waits_for_what_was_answered_to_be_committed() -> None:
+    world = World()
+    request = world.update(1, A, 1)
+    while request not in world.answers:
+        world.one()
+    assert world.content(1, A) == ()
+    listing = world.draw()
+    world.feed(world.nodes[TargetId(1)], ev.Settle(listing))
+    assert listing not in world.answers
+    world.run()
+    assert version(world, listing) == 0
+
+
 def test_the_tail_answers_reads_at_any_time() -> None:
     world = World()
     world.update(1, A, 1)
