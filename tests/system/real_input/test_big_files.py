@@ -42,7 +42,13 @@ def test_dd_two_gibibytes(work: Path, cluster: TestCluster | None, tmp_path: Pat
 def fio(directory: Path, *options: str) -> None:
     run(
         *("fio", "--name=job", f"--directory={directory}", "--ioengine=psync", "--group_reporting"),
-        *("--verify=crc32c", "--verify_fatal=1", "--randrepeat=1", "--output-format=terse"),
+        *(
+            "--verify=crc32c",
+            "--verify_fatal=1",
+            "--verify_state_save=0",
+            "--randrepeat=1",
+            "--output-format=terse",
+        ),
         *options,
         timeout=1400,
     )
