@@ -33,7 +33,8 @@ MAX_BATCH = 4096
 """Entries in one batched request."""
 MAX_HANDSHAKE = 4 * KIB
 
-MAX_KV_KEY = 10_000
+MAX_KV_KEY = 9_900
+"""FoundationDB takes 10,000 bytes; an engine may put a name of its own before every key."""
 MAX_KV_VALUE = 100_000
 MAX_KV_TRANSACTION = 10_000_000
 MAX_KV_SECONDS = 5.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Transaction(abc.ABC):
     """One transaction; used by one task, committed at most once.
 
-    Keys up to 10 kB, values up to 100 kB, 10 MB and 5 seconds in all (``fireflyfs.limits``).
+    Keys up to 9.9 kB, values up to 100 kB, 10 MB and 5 seconds in all (``fireflyfs.limits``).
     The snapshot is taken by the first read. Reads see the transaction's own writes, but for
     versionstamped keys, which get their names at the commit. Methods yield only when they have to
     wait (``transact`` yields once for each attempt).
@@ -69,7 +69,7 @@ class Transaction(abc.ABC):
 
     @abc.abstractmethod
     def set_versionstamped_key(self, prefix: bytes, value: bytes) -> None:
-        """Set ``prefix`` + 10 bytes of commit version and order: unique and growing."""
+        """Set ``prefix`` + 12 bytes of commit version and order: unique and growing."""
 
     @abc.abstractmethod
     def add_read_conflict_range(self, begin: bytes, end: bytes) -> None: ...

@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fireflyfs.kv.limited import STAMP_SIZE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     Step = tuple[Callable[[bytes | None, int], bytes], int]
 
 _LENGTHS = struct.Struct(">HH")
-_STAMP = struct.Struct(">QH")
-MAX_STAMPS = 1 << 16
+_STAMP = struct.Struct(">QHH")
+assert _STAMP.size == STAMP_SIZE
 
 
 @dataclass(slots=True)
@@ -113,7 +115,7 @@ class Writes:
     def name_stamped(self, version: int) -> None:
         """Give versionstamped keys their names; once the commit version is certain."""
         for order, (prefix, value) in enumerate(self.stamped):
-            self.put(prefix + _STAMP.pack(version, order), value)
+            self.put(prefix + _STAMP.pack(version, 0, order), value)
         self.stamped.clear()
 
     def knows(self, key: bytes) -> bool:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from fireflyfs.errors import Code, FsError
 from fireflyfs.kv.atomic import added, raised
 from fireflyfs.kv.base import Transaction
-from fireflyfs.kv.buffer import MAX_STAMPS, Footprint, Writes
-from fireflyfs.limits import MAX_KV_KEY, MAX_KV_TRANSACTION, MAX_KV_VALUE
+from fireflyfs.kv.buffer import Footprint, Writes
+from fireflyfs.kv.limited import check_key, check_range, check_stamped, check_value
+from fireflyfs.limits import MAX_KV_TRANSACTION
 
 if TYPE_CHECKING:
     from fireflyfs.kv.buffer import Pair
@@ -78,7 +79,7 @@ class BufferedTransaction(Transaction):
 
     def set(self, key: bytes, value: bytes) -> None:
         self._check(key)
-        self._check_value(key, value)
+        check_value(key, value)
         self._writes.put(key, value)
 
     def clear(self, key: bytes) -> None:
@@ -99,10 +100,8 @@ class BufferedTransaction(Transaction):
         self._writes.step(key, (raised, value))
 
     def set_versionstamped_key(self, prefix: bytes, value: bytes) -> None:
-        self._check(prefix + bytes(10))
-        self._check_value(prefix, value)
-        if len(self._writes.stamped) == MAX_STAMPS:
-            raise FsError(Code.KV_LIMIT, f"more than {MAX_STAMPS} versionstamped keys")
+        self._check(prefix)
+        check_stamped(prefix, value, len(self._writes.stamped))
         self._writes.stamp(prefix, value)
 
     def add_read_conflict_range(self, begin: bytes, end: bytes) -> None:
@@ -151,23 +150,11 @@ class BufferedTransaction(Transaction):
     def _check(self, key: bytes) -> None:
         if self._over:
             raise FsError(Code.INVALID, "transaction used after its commit or cancel")
-        if len(key) > MAX_KV_KEY:
-            raise FsError(
-                Code.KV_LIMIT, f"key of {len(key)} bytes ({key[:32]!r}...), {MAX_KV_KEY} allowed"
-            )
-
-    def _check_value(self, key: bytes, value: bytes) -> None:
-        if len(value) > MAX_KV_VALUE:
-            raise FsError(
-                Code.KV_LIMIT,
-                f"value of {len(value)} bytes for key {key[:32]!r}, {MAX_KV_VALUE} allowed",
-            )
+        check_key(key)
 
     def _check_range(self, begin: bytes, end: bytes) -> None:
         self._check(begin)
-        self._check(end[:-1])  # the key behind the longest key is one longer
-        if begin > end:
-            raise FsError(Code.INVALID, f"range ends before it begins: {begin!r}, {end!r}")
+        check_range(begin, end)
 
 
 def _seen(begin: bytes, end: bytes, pairs: list[Pair], limit: int, reverse: bool) -> Pair:
