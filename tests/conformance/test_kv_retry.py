@@ -76,7 +76,9 @@ async def test_gives_up_at_the_timeout(
     assert 2.0 < trio.current_time() - begun <= 3.0
 
 
-@pytest.mark.parametrize("url", ["", "memory", "memory:x", "embedded:", "embedded:a/b", "fdb", "sql:/x"])
+@pytest.mark.parametrize(
+    "url", ["", "memory", "memory:x", "embedded:", "embedded:a/b", "fdb", "sql:/x"]
+)
 async def test_unknown_engine_is_refused(url: str) -> None:
     with pytest.raises(FsError, match="the engines are") as caught:
         await open_engine(url)
