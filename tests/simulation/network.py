@@ -1,0 +1,127 @@
+"""A network that delays, loses, repeats and reorders requests, and cuts hosts off, one way or both.
+
+A request goes to the process that had the name when it was sent (a connection does not outlive
+either end), and is answered at most once. Whoever calls learns the answer, UNREACHABLE (refused, or
+the connection broke: the request may have been executed), or TIMED_OUT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fireflyfs.errors import Code, FsError
+from tests.simulation.kernel import Future
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.simulation.kernel import Kernel, Process
+
+
+class Server(Protocol):
+    process: Process
+
+    async def handle(self, source: str, method: str, body: Any) -> Any:
+        """Raises FsError to refuse."""
+        ...
+
+
+@dataclass(slots=True)
+class Weather:
+    """How the network behaves at present."""
+
+    delay: float = 0.0005
+    """Mean, seconds, of most messages."""
+    straggle: float = 0.0
+    """Share of messages that take up to ``straggler`` seconds."""
+    straggler: float = 2.0
+    drop: float = 0.0
+    repeat: float = 0.0
+    reset: float = 0.0
+    """Share of requests whose connection breaks while they wait for the answer."""
+
+
+class Network:
+    def __init__(self, kernel: Kernel, weather: Weather) -> None:
+        self.kernel = kernel
+        self.weather = weather
+        self.cuts: set[tuple[str, str]] = set()
+        """(from, to): nothing gets through."""
+        self._servers: dict[str, Server] = {}
+
+    def listen(self, name: str, server: Server) -> None:
+        self._servers[name] = server
+
+    def names(self) -> list[str]:
+        return list(self._servers)
+
+    def call(
+        self, source: Process, to: str, method: str, body: Any, *, timeout: float
+    ) -> Future[Any]:
+        answer: Future[Any] = Future()
+        source.bound(answer, timeout, f"{method} at {to}")
+        server = self._servers.get(to)
+        kernel, weather = self.kernel, self.weather
+        self._carry(source.name, to, lambda: self._arrive(source, to, server, method, body, answer))
+        if kernel.chance(weather.repeat):
+            kernel.faults["repeated"] += 1
+            again: Future[Any] = Future()
+            self._carry(
+                source.name,
+                to,
+                lambda: self._arrive(source, to, server, method, body, again),
+                later=kernel.random.random() * weather.straggler,
+            )
+        if kernel.chance(weather.reset):
+            kernel.faults["reset"] += 1
+            broken = FsError(Code.UNREACHABLE, f"{to}: connection lost")
+            source.after(kernel.random.expovariate(1 / weather.delay), lambda: answer.fail(broken))
+        return answer
+
+    def _carry(self, source: str, to: str, deliver: Callable[[], None], later: float = 0.0) -> None:
+        kernel, weather = self.kernel, self.weather
+        if (source, to) in self.cuts:
+            return
+        if kernel.chance(weather.drop):
+            kernel.faults["dropped"] += 1
+            return
+        delay = kernel.random.expovariate(1 / weather.delay) + later
+        if kernel.chance(weather.straggle):
+            kernel.faults["delayed"] += 1
+            delay += kernel.random.random() * weather.straggler
+        kernel.at(delay, deliver)
+
+    def _arrive(
+        self,
+        source: Process,
+        to: str,
+        server: Server | None,
+        method: str,
+        body: Any,
+        answer: Future[Any],
+    ) -> None:
+        if server is None or not server.process.alive or self._servers[to] is not server:
+            refused = FsError(Code.UNREACHABLE, f"{to}: connection refused")
+            self._carry(to, source.name, lambda: _tell(source, lambda: answer.fail(refused)))
+            return
+        process = server.process
+
+        async def serve() -> None:
+            try:
+                reply = await server.handle(source.name, method, body)
+            except FsError as error:
+                failure = FsError(error.code, error.message)
+                self._carry(to, source.name, lambda: _tell(source, lambda: answer.fail(failure)))
+            else:
+                self._carry(to, source.name, lambda: _tell(source, lambda: answer.set(reply)))
+
+        process.after(0.0, lambda: _start(process, serve))
+
+
+def _start(process: Process, serve: Callable[[], Any]) -> None:
+    process.spawn(serve())
+
+
+def _tell(source: Process, outcome: Callable[[], None]) -> None:
+    source.after(0.0, outcome)

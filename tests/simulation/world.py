@@ -1,0 +1,180 @@
+"""One simulated cluster, drawn from a seed: how large, how it is used, what goes wrong."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from chain_replication.manager import growth
+from chain_replication.manager.records import Table
+from fireflyfs.routing import Role
+from tests.simulation.client import Client
+from tests.simulation.history import History, Kind, Operation
+from tests.simulation.kernel import Kernel, Process
+from tests.simulation.manager import ManagerProcess, SharedTable
+from tests.simulation.network import Network, Weather
+from tests.simulation.node import StorageNode
+from tests.simulation.store import SimStore
+from tests.simulation.watch import Watch
+
+if TYPE_CHECKING:
+    from fireflyfs.ids import NodeId, TargetId
+
+MANAGERS = ("manager-0", "manager-1")
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one seed draws: each its own mix."""
+
+    replicas: int
+    nodes: int
+    slots: int
+    clients: int
+    chunks: int
+    mix: list[tuple[Kind, float]]
+    pause: float
+    deadline: float
+    seconds: float
+    weather: Weather
+    drift: float
+    faults: list[str] = field(default_factory=list)
+    every: float = 1.0
+    """Mean seconds between two faults."""
+
+
+class World:
+    def __init__(self, kernel: Kernel, plan: Plan) -> None:
+        self.kernel = kernel
+        self.plan = plan
+        self.network = Network(kernel, plan.weather)
+        self.history = History()
+        self.stores: dict[TargetId, SimStore] = {}
+        self._slots: dict[NodeId, list[TargetId]] = {}
+        self.shared = SharedTable(kernel, self._first_table())
+        self.watch = Watch(kernel, self.history, self.stores, self.shared.table)
+        self.shared.on_change = self.watch.table_changed
+        self.managers: list[ManagerProcess] = []
+        self.nodes: dict[NodeId, StorageNode] = {}
+        self.clients: list[Client] = []
+        self._values = itertools.count(1)
+        self.start_manager(0)
+        for node in self._slots:
+            self.start_node(node)
+        for number in range(1, plan.clients + 1):
+            self.start_client(number)
+
+    def _first_table(self) -> Table:
+        table = Table("simulated")
+        for number in range(1, self.plan.nodes + 1):
+            record, change = growth.register(table, Role.STORAGE, f"node-{number}", self.plan.slots)
+            table = table.applied(change)
+            self._slots[record.node.node_id] = list(record.targets)
+            for target in record.targets:
+                self.stores[target] = SimStore(self.kernel, f"store {target}")
+        return table.applied(growth.create_chains(table, self.plan.replicas))
+
+    # Processes
+
+    def _process(self, name: str) -> Process:
+        random = self.kernel.random
+        rate = 1.0 + random.uniform(-self.plan.drift, self.plan.drift)
+        return Process(self.kernel, name, offset=random.uniform(0, 1000), rate=rate)
+
+    def start_manager(self, index: int) -> None:
+        """Take over, whether the former one is dead or not."""
+        process = self._process(MANAGERS[index])
+        self.managers.append(ManagerProcess(process, self.network, self.shared))
+
+    def start_node(self, node: NodeId) -> None:
+        life = StorageNode(
+            self._process(f"node-{node}"),
+            self.network,
+            node,
+            {target: self.stores[target] for target in self._slots[node]},
+            MANAGERS,
+            self.watch,
+        )
+        self.nodes[node] = life
+        for number, target in life.targets.items():
+            self.stores[number].on_change = partial(self.watch.stored, target)
+
+    def start_client(self, number: int) -> Client:
+        process = self._process(f"client-{number}")
+        client = Client(
+            process, self.network, MANAGERS, number, self.history, self._values, self.watch
+        )
+        client.deadline = self.plan.deadline
+        self.clients.append(client)
+        return client
+
+    def kill_node(self, node: NodeId) -> None:
+        life = self.nodes[node]
+        if life.process.alive:
+            self.kernel.trace(life.process.name, "is killed")
+            life.kill()
+
+    # Rest
+
+    @property
+    def chunks(self) -> list[tuple[int, bytes]]:
+        chains = list(self.shared.table.chains)
+        return [(chains[i % len(chains)], b"chunk-%d" % i) for i in range(self.plan.chunks)]
+
+    def unsettled(self) -> str | None:
+        """What keeps the cluster from being at rest and complete."""
+        for client in self.clients:
+            if not client.idle:
+                return f"{client.process.name} still waits"
+        for number, record in self.shared.table.chains.items():
+            chain = record.chain
+            if len(chain.serving) < len(chain.targets):
+                states = ", ".join(f"{t.target_id} {t.state.name}" for t in chain.targets)
+                return f"chain {number} version {chain.version}: {states}"
+            for member in chain.targets:
+                target = self.nodes[member.node_id].targets[member.target_id]
+                standing = target.standing
+                if not standing.is_serving or standing.chain_version != chain.version:
+                    return f"target {member.target_id} does not serve yet: {standing}"
+                if target.replica.in_flight:
+                    return f"target {member.target_id} has updates in flight"
+        return None
+
+    def check_replicas(self) -> None:
+        """At rest: all copies are the same."""
+        for number, record in self.shared.table.chains.items():
+            copies = []
+            for member in record.chain.targets:
+                records = self.stores[member.target_id].records
+                copies.append(
+                    {
+                        chunk: (
+                            r.committed
+                            and (r.committed.number, r.committed.content, r.committed.tags),
+                            r.pending,
+                        )
+                        for chunk, r in sorted(records.items())
+                    }
+                )
+            for member, copy in zip(record.chain.targets, copies, strict=True):
+                if copy != copies[0]:
+                    self.kernel.violation(
+                        f"chain {number}: target {member.target_id} holds {copy}, "
+                        f"the head {copies[0]}"
+                    )
+
+    def final_operations(self) -> None:
+        """Every chunk can be read, written and read."""
+        client = self.start_client(len(self.clients) + 1)
+
+        async def go() -> None:
+            for chain, chunk in self.chunks:
+                for kind in (Kind.READ, Kind.WRITE, Kind.READ):
+                    operation: Operation = await client.perform(kind, chain, chunk)
+                    if operation.end > self.kernel.now:
+                        self.kernel.violation(f"{kind.value} of {chunk!r} fails in peace")
+            client.idle = True
+
+        client.process.spawn(go())
