@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from fireflyfs.cli import bench, doctor, mount, serve, status, up
+from fireflyfs.cli import bench, doctor, kv, mount, serve, status, up
 from fireflyfs.errors import Code, FsError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ for module in (up, status, mount, doctor):
     module.register(app)
 serve.register(app)
 app.add_typer(bench.app, name="bench")
+app.add_typer(kv.app, name="kv")
 
 
 def main(arguments: list[str] | None = None) -> int:

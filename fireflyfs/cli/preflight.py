@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 from fireflyfs.errors import Code, FsError
+from fireflyfs.kv import moving
+from fireflyfs.kv.open import open_engine
 
 FUSE_DEVICE = Path("/dev/fuse")
 
@@ -16,6 +18,20 @@ def check_fuse() -> None:
     problem = fuse_device_problem() or fusermount_problem()
     if problem:
         raise FsError(Code.CONFIG, problem)
+
+
+async def check_store(url: str) -> None:
+    """Raises FsError(CONFIG) unless a new namespace may be put at ``url``: it answers, and holds
+    nothing yet."""
+    engine = await open_engine(url)
+    try:
+        empty = await moving.is_empty(engine, timeout=5.0)
+    except FsError as error:
+        raise FsError(Code.CONFIG, f"cannot use {url}") from error
+    finally:
+        await engine.close()
+    if not empty:
+        raise FsError(Code.CONFIG, f"{url} is in use: it holds a namespace already")
 
 
 def fuse_device_problem() -> str:

@@ -51,6 +51,14 @@ def up(
     chunk_size: Annotated[
         str | None, typer.Option(help="Size of a chunk (default: 1MiB).", show_default=False)
     ] = None,
+    kv: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the namespace on FoundationDB: fdb:/PATH/TO/fdb.cluster "
+            "(default: in the directory).",
+            show_default=False,
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait until it is whole.")] = 120.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,10 +70,10 @@ def up(
     with lifecycle.turn(root):
         if exists(root):
             opened = ClusterDirectory.open(root)
-            _check_unchanged(opened, nodes, replicas, size)
+            _check_unchanged(opened, nodes, replicas, size, kv)
             was_up = _ensure_started(opened, point)
         else:
-            opened = _make(root, point, nodes, replicas, size)
+            opened = _make(root, point, nodes, replicas, size, kv)
             was_up = False
         seen = trio.run(_wait, opened, timeout, as_json, was_up)
     if as_json:
@@ -88,7 +96,12 @@ def down(directory: DirectoryOption = None, as_json: JsonOption = False) -> None
 
 
 def _make(
-    root: Path, point: Path | None, nodes: int | None, replicas: int | None, size: int | None
+    root: Path,
+    point: Path | None,
+    nodes: int | None,
+    replicas: int | None,
+    size: int | None,
+    kv: str | None,
 ) -> ClusterDirectory:
     """Make the directory and start; whatever is refused, nothing is left behind."""
     create.check_usable(root)
@@ -101,8 +114,11 @@ def _make(
         nodes=nodes,
         replicas=min(DEFAULT_REPLICAS, nodes) if replicas is None else replicas,
         chunk_size=limits.DEFAULT_CHUNK_SIZE if size is None else size,
+        kv=kv,
     )
     try:
+        if kv is not None:
+            trio.run(preflight.check_store, made.cluster.kv)
         if point is None:
             made.default_mountpoint.mkdir(exist_ok=True)
             mountpoint.check_free(made.default_mountpoint)
@@ -149,15 +165,21 @@ def _main_mount(opened: ClusterDirectory) -> Path | None:
 
 
 def _check_unchanged(
-    opened: ClusterDirectory, nodes: int | None, replicas: int | None, size: int | None
+    opened: ClusterDirectory,
+    nodes: int | None,
+    replicas: int | None,
+    size: int | None,
+    kv: str | None,
 ) -> None:
+    store = opened.cluster.kv
     for option, wanted, real in (
+        ("--kv", kv, store if kv is None or "?" in kv else store.partition("?")[0]),
         ("--nodes", nodes, opened.host.nodes),
         ("--replicas", replicas, opened.cluster.replicas),
         ("--chunk-size", size, opened.cluster.chunk_size),
     ):
         if wanted is not None and wanted != real:
-            shown = format_size(real) if option == "--chunk-size" else real
+            shown = format_size(int(real)) if option == "--chunk-size" else real
             raise FsError(
                 Code.CONFIG,
                 f"{opened.root} was made with {option} {shown}, which cannot be changed: "

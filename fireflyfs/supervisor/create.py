@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from fireflyfs import config, limits
 from fireflyfs.config import ClusterConfig, ManagerConfig, MetaConfig, StorageConfig
 from fireflyfs.errors import Code, FsError
+from fireflyfs.kv.fdb import Place
 from fireflyfs.net.credentials import Credentials
 from fireflyfs.supervisor import ports
 from fireflyfs.supervisor.directory import ClusterDirectory, HostConfig, host_file, write
@@ -45,11 +46,13 @@ def check_usable(root: Path) -> None:
         )
 
 
-def create(root: Path, *, nodes: int, replicas: int, chunk_size: int) -> ClusterDirectory:
+def create(
+    root: Path, *, nodes: int, replicas: int, chunk_size: int, kv: str | None = None
+) -> ClusterDirectory:
     """Make a cluster's directory with its secret and the configuration of every server.
 
-    Raises FsError(CONFIG) for values that cannot be, FsError(NO_SPACE) or FsError(TARGET_FAILED)
-    if the disk refuses.
+    Its namespace is in ``kv``, else in the directory. Raises FsError(CONFIG) for values that cannot
+    be, FsError(NO_SPACE) or FsError(TARGET_FAILED) if the disk refuses.
     """
     root = root.resolve()
     _check_numbers(nodes, replicas, chunk_size)
@@ -64,7 +67,7 @@ def create(root: Path, *, nodes: int, replicas: int, chunk_size: int) -> Cluster
     cluster = ClusterConfig(
         cluster_id=cluster_id,
         secret_file=str(root / "secret"),
-        kv=f"embedded:{root / 'kv'}",
+        kv=f"embedded:{root / 'kv'}" if kv is None else _store(kv, cluster_id),
         managers=listen["manager"],
         chunk_size=chunk_size,
         replicas=replicas,
@@ -105,6 +108,13 @@ def _check_numbers(nodes: int, replicas: int, chunk_size: int) -> None:
         raise _refused(
             f"--chunk-size must be a power of two from {low >> 10}KiB to {high >> 20}MiB"
         )
+
+
+def _store(kv: str, cluster_id: str) -> str:
+    """Clusters that share one FoundationDB do not meet, for each has a prefix of its own."""
+    if not kv.startswith("fdb:"):
+        raise _refused(f"--kv must be fdb:/PATH/TO/fdb.cluster, not {kv!r}")
+    return str(Place.parse(kv if "?" in kv else f"{kv}?prefix=fireflyfs-{cluster_id}"))
 
 
 def _fill(
