@@ -57,10 +57,11 @@ class Forward:
     version: int
     update: Update
     whole: bool
-    """Send the stored content with its tags as REPLACE, instead of the payload."""
+    """Send the stored content as REPLACE, instead of the payload."""
     pending: bool
     """The stored content to send is the pending one."""
     tags: tuple[AppliedTag, ...]
+    """To a syncing successor: all records of the chunk."""
     delay: float
 
 

@@ -94,7 +94,7 @@ class Forwarded:
     version: int
     update: Update
     tags: tuple[AppliedTag, ...]
-    """REPLACE: the records of the content."""
+    """To a syncing replica: the predecessor's records of the chunk."""
 
     @property
     def chunk(self) -> bytes:

@@ -169,7 +169,9 @@ class Pipeline:
         is_serving = self._standing.public is PublicState.SERVING
         decision = decide(event, meta, grave, is_serving=is_serving)
         if decision.verdict is Verdict.APPLY:
-            self._begin_update(queue, event, meta, decision.version)
+            version = decision.version
+            tags = tags_with(event, meta, grave, version, is_serving=is_serving)
+            self._begin_update(queue, event, version, tags)
         elif decision.verdict is Verdict.DONE:
             length, checksum = (meta.length, meta.checksum) if meta is not None else (0, 0)
             self.actions.append(act.Reply(event.request, decision.version, length, checksum))
@@ -187,10 +189,9 @@ class Pipeline:
         self,
         queue: ChunkQueue,
         event: ev.ClientUpdate | ev.Forwarded,
-        meta: ChunkMeta | None,
         version: int,
+        tags: tuple[AppliedTag, ...],
     ) -> None:
-        tags = tags_with(event, meta, self._tombstones.get(event.chunk), version)
         operation = self._admit(queue, event.request, Purpose.UPDATE, event.update, version, tags)
         operation.committed = self._standing.successor is None
         self._persist(operation)
@@ -272,7 +273,7 @@ class Pipeline:
                 operation.update,
                 whole=not serves and not operation.removes,
                 pending=not operation.committed,
-                tags=operation.tags,
+                tags=() if serves else operation.tags,
                 delay=delay,
             )
         )
@@ -340,8 +341,14 @@ class Pipeline:
             self._bury(operation)
         self._finish(operation)
 
+    def forget(self) -> None:
+        """We do not serve: what we have removed, others may still have, and they may be right."""
+        self._tombstones = Tombstones()
+
     def _bury(self, operation: Operation) -> None:
         """Remember removed chunks, and forget that of one that is there again."""
+        if operation.abandoned:
+            return
         if operation.removes:
             grave = Tombstone(operation.version, operation.tags)
             self._tombstones.add(operation.update.chunk, grave)

@@ -131,6 +131,8 @@ class Replica:
             self._pipeline.reroute()
         else:
             self._pipeline.drop(Code.ROUTING_STALE, "the chain has changed")
+        if standing.public is not PublicState.SERVING:
+            self._pipeline.forget()
         is_restarted = standing.public is PublicState.SERVING
         self._must_activate = is_restarted and standing.local is LocalState.ONLINE
 

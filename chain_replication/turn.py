@@ -49,10 +49,16 @@ def tags_with(
     meta: ChunkMeta | None,
     grave: Tombstone | None,
     version: int,
+    *,
+    is_serving: bool,
 ) -> Tags:
-    """The records to store with the chunk when the update is applied as ``version``."""
+    """The records to store with the chunk when the update is applied as ``version``.
+
+    A syncing replica takes those of its predecessor: what it held before may never have been
+    acknowledged, so its own records would answer a client for an update that is lost.
+    """
     update = event.update
-    if isinstance(event, ev.Forwarded) and update.kind is UpdateKind.REPLACE:
+    if isinstance(event, ev.Forwarded) and not is_serving:
         return event.tags
     before = meta.tags if meta is not None else grave.tags if grave is not None else ()
     return with_tag(before, AppliedTag(update.client, update.sequence, version))

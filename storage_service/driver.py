@@ -300,7 +300,6 @@ class Driver:
             )
         request.kind, request.offset = UpdateKind.REPLACE, 0
         request.length, request.checksums = len(found.data), found.checksums
-        request.tags = [[tag.client, tag.sequence, tag.version] for tag in action.tags]
         return found.data
 
 
@@ -333,5 +332,5 @@ def _request(chain: Chain, source: TargetId, action: act.Forward) -> ForwardRequ
         update.length,
         list(update.checksums),
         Tag(update.client, update.sequence),
-        [],
+        [[tag.client, tag.sequence, tag.version] for tag in action.tags],
     )

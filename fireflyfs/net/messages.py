@@ -111,8 +111,8 @@ class ForwardRequest:
     checksums: list[int]
     tag: Tag
     tags: list[list[int]]
-    """REPLACE: all records [client, sequence, version] of the chunk, so that exactly-once survives
-    recovery; empty otherwise."""
+    """To a syncing successor: all records [client, sequence, version] of the chunk, so that
+    exactly-once survives recovery; empty otherwise."""
 
 
 @dataclass(slots=True)

@@ -110,16 +110,18 @@ class Future(Generic[T]):
 class Task:
     """A coroutine at work in a process."""
 
-    __slots__ = ("_coroutine", "_process", "cancelled")
+    __slots__ = ("_begun", "_coroutine", "_process", "cancelled")
 
     def __init__(self, process: Process, coroutine: Coroutine[Any, Any, None]) -> None:
         self._process = process
         self._coroutine = coroutine
+        self._begun = False
         self.cancelled = False
         process.after(0.0, self._advance)
 
     def __del__(self) -> None:
-        self._coroutine.close()  # it may never have begun: its process died before
+        if not self._begun:
+            self._coroutine.close()  # its process died before: nobody need be warned
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -127,6 +129,7 @@ class Task:
     def _advance(self) -> None:
         if self.cancelled:
             return
+        self._begun = True
         try:
             awaited: Future[Any] = self._coroutine.send(None)
         except StopIteration:

@@ -21,7 +21,6 @@ from tests.simulation.messages import Forwarding
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chain_replication.versions import AppliedTag
     from fireflyfs.ids import TargetId
     from tests.simulation.kernel import Kernel, Process, Task
     from tests.simulation.node import StorageNode
@@ -226,13 +225,11 @@ class Target:
         if chain is None:
             raise FsError(Code.ROUTING_STALE, "the target has left its chain")
         payload = self._payloads.get(action.payload, ())
-        tags: tuple[AppliedTag, ...] = ()
         if action.whole:
             version, payload = self.store.read(update.chunk, pending=action.pending)
             if version != action.version:
                 raise FsError(Code.INTERNAL, f"stored is version {version}, not {action.version}")
             update = replace(update, kind=UpdateKind.REPLACE, offset=0, length=len(payload))
-            tags = action.tags
         message = Forwarding(
             chain.chain_id,
             action.chain_version,
@@ -240,7 +237,7 @@ class Target:
             action.version,
             update,
             payload,
-            tags,
+            action.tags,
         )
         reply: tuple[int, int] = await self.node.call(
             action.target.node_id, "forward", message, timeout=FORWARD_SECONDS

@@ -145,25 +145,22 @@ class World:
     def check_replicas(self) -> None:
         """At rest: all copies are the same."""
         for number, record in self.shared.table.chains.items():
-            copies = []
-            for member in record.chain.targets:
-                records = self.stores[member.target_id].records
-                copies.append(
-                    {
-                        chunk: (
-                            r.committed
-                            and (r.committed.number, r.committed.content, r.committed.tags),
-                            r.pending,
-                        )
-                        for chunk, r in sorted(records.items())
-                    }
-                )
-            for member, copy in zip(record.chain.targets, copies, strict=True):
+            targets = [member.target_id for member in record.chain.targets]
+            copies = [self._copy(target) for target in targets]
+            for target, copy in zip(targets, copies, strict=True):
                 if copy != copies[0]:
                     self.kernel.violation(
-                        f"chain {number}: target {member.target_id} holds {copy}, "
-                        f"the head {copies[0]}"
+                        f"chain {number}: target {target} holds {copy}, the head {copies[0]}"
                     )
+
+    def _copy(self, target: TargetId) -> dict[bytes, object]:
+        copy: dict[bytes, object] = {}
+        for chunk, record in sorted(self.stores[target].records.items()):
+            now = record.committed
+            # Of removed chunks only those remember who had written them that were there.
+            tags = () if now is None or chunk in self.watch.removed else now.tags
+            copy[chunk] = (now and (now.number, now.content), tags, record.pending)
+        return copy
 
     def final_operations(self) -> None:
         """Every chunk can be read, written and read."""

@@ -9,7 +9,7 @@ from chain_replication import actions as act
 from chain_replication import events as ev
 from chain_replication.replica import Replica
 from chain_replication.resync import Listed, compare
-from chain_replication.versions import AppliedTag, ChunkMeta
+from chain_replication.versions import ChunkMeta
 from fireflyfs.errors import Code
 from fireflyfs.ids import ChainId, ChainVersion, NodeId, TargetId
 from fireflyfs.routing import Chain, ChainTarget, LocalState, PublicState
@@ -286,17 +286,15 @@ class World:
 
     def _arrive(self, node: Node, far: Node, forward: act.Forward) -> None:
         request, update = self.draw(), forward.update
-        tags: tuple[AppliedTag, ...] = ()
         content = node.payloads.get(forward.payload, ())
         if forward.whole:
             stored = node.store.chunks[update.chunk]
             content = stored.pending if forward.pending else stored.content
             update = replace(update, kind=UpdateKind.REPLACE)
-            tags = forward.tags
         far.payloads[request] = content
         self.routes[request] = (node, node.replica, forward)
         event = ev.Forwarded(
-            request, forward.chain_version, node.target, forward.version, update, tags
+            request, forward.chain_version, node.target, forward.version, update, forward.tags
         )
         self.feed(far, event)
 
