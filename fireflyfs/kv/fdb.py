@@ -33,14 +33,14 @@ from fireflyfs.kv.base import Engine, Transaction
 from fireflyfs.kv.fdb_binding import settle, settle_all, translated
 from fireflyfs.kv.limited import check_key, check_range, check_stamped, check_value
 from fireflyfs.kv.retry import RETRIED
+from fireflyfs.limits import MAX_KV_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 DEFAULT_NAME = "fireflyfs"
-TIMEOUT = 8.0
-"""Seconds until a transaction is given up that gets no answer; longer than one may live, so that
-what is merely too old says so."""
+TIMEOUT = MAX_KV_SECONDS + 1.0
+"""Seconds until a transaction is given up that gets no answer."""
 _WATCH_PAUSE = 0.5
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ORDER = struct.Struct(">H")
@@ -173,13 +173,15 @@ class FdbEngine(Engine):
 
 
 class FdbTransaction(Transaction):
-    """The native transaction is made by the first use: its time is counted from there."""
+    """The native transaction is made by the first use: its time is counted from there, by us, for
+    the servers let one live up to some seconds longer, as it happens."""
 
     def __init__(self, engine: FdbEngine) -> None:
         self._engine = engine
         self._binding = engine.binding
         self._prefix = engine.place.prefix
         self._native: fdb_binding.Transaction | None = None
+        self._started = 0.0
         self._stamped: list[tuple[bytes, bytes]] = []
         self._writes = False
         self._over = False
@@ -326,6 +328,9 @@ class FdbTransaction(Transaction):
     def _begun(self) -> fdb_binding.Transaction:
         if self._over:
             raise FsError(Code.INVALID, "transaction used after its commit or cancel")
+        now = trio.current_time()
         if self._native is None:
-            self._native = self._engine.create()
+            self._native, self._started = self._engine.create(), now
+        if now - self._started > MAX_KV_SECONDS:
+            raise FsError(Code.KV_TOO_OLD, f"transaction older than {MAX_KV_SECONDS:g} s")
         return self._native
