@@ -18,7 +18,8 @@ what was true before it: after ``kill -9`` of all nodes, the first that returns 
 because the others, silent for less than the bound, still look alive; they may never return, and all
 hold every acknowledged write. So a node is judged once each node that serves beside it was heard
 after the announcement, or is dead, or is itself being judged. That takes one heartbeat interval
-when the others live, and at most ``FAILURE_SECONDS``.
+when the others live, and at most ``FAILURE_SECONDS``. All its chains are decided in that change,
+so a node with a chain that must be left as it is yet is not judged yet.
 
 **The first start** of a node (stored generation 0) is no restart: nothing was ever acknowledged
 without it by a chain in which it serves.
@@ -229,10 +230,18 @@ class State:
         """Announced nodes whose restart can be judged now (see the module's docstring)."""
         ready = {n for n in self._touched if self._announced(n) and not self.silent(n, now)}
         while True:
-            blocked = {n for n in ready if not self._peers_are_known(n, ready, now)}
+            blocked = {n for n in ready if not self._may_be_judged(n, ready, now)}
             if not blocked:
                 return ready
             ready -= blocked
+
+    def _may_be_judged(self, node: NodeId, ready: set[NodeId], now: float) -> bool:
+        """Enough is known, and each of its chains is decided in the same change: a generation that
+        is stored without it would be a restart that never counts."""
+        chains = (self._chain(chain_id) for chain_id in self._chains_of[node])
+        return self._peers_are_known(node, ready, now) and all(
+            self._settled(chain, ready, now) for chain in chains
+        )
 
     def _peers_are_known(self, node: NodeId, ready: set[NodeId], now: float) -> bool:
         announced_at = self._presence[node].announced_at
