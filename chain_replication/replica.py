@@ -116,6 +116,7 @@ class Replica:
         self._pipeline.actions.append(act.Reply(event.request, 0, 0, 0))
         if standing.local is not LocalState.UPTODATE:
             standing.local, standing.synced = LocalState.UPTODATE, event.chain_version
+            standing.content_lost = False
             self._pipeline.actions.append(act.LocalChanged())
 
     # The chain

@@ -10,6 +10,7 @@ Local state follows the published one:
     not SERVING  UPTODATE  ONLINE    the chain went on without it
     not in use   OFFLINE   ONLINE    it had stepped down, the chain has taken note, and a while has
                                      passed
+    LASTSRV      OFFLINE   OFFLINE   it has lost its content: it may not revive the chain
     any          OFFLINE   OFFLINE   its store has failed: until the node restarts
 """
 
@@ -40,6 +41,8 @@ class Standing:
     down_since: float = 0.0
     synced: int = 0
     """Chain version in which the predecessor said that we hold everything."""
+    content_lost: bool = False
+    """The store is empty although the chain may count on it: it must not revive the chain."""
     session: int = 0
     """Chain version in which the predecessor began to compare, in the life of this process."""
 
@@ -84,8 +87,15 @@ class Standing:
     def step_down(self, reason: str, now: float) -> None:
         self.local, self.reason, self.down_since = LocalState.OFFLINE, reason, now
 
+    def lose_content(self, reason: str) -> None:
+        """Stay offline until the chain counts on others; then come back by recovery."""
+        self.content_lost = True
+        self.step_down(reason, -STEPPED_DOWN_SECONDS)
+
     def recover(self, now: float) -> bool:
         """After stepping down; True if the target is online again."""
+        if self.content_lost and (self.chain is None or self.public is PublicState.LASTSRV):
+            return False
         in_use = self.public in (PublicState.SERVING, PublicState.SYNCING)
         rested = now - self.down_since >= STEPPED_DOWN_SECONDS
         if self.local is not LocalState.OFFLINE or self.has_failed or in_use or not rested:

@@ -95,8 +95,11 @@ def recall(directory: Path, config: StorageConfig) -> NodeRecord | None:
 
 async def establish(
     directory: Path, known: NodeRecord | None, config: StorageConfig, manager: Channel
-) -> NodeRecord:
+) -> tuple[NodeRecord, frozenset[TargetId]]:
     """Register with the manager and put down who we are.
+
+    Also returns the targets that were here before, so that one that is empty now is known to have
+    lost its content.
 
     Raises FsError: CONFIG (the directory is of a node that the manager does not know); what the
     manager answered last, after ``REGISTER_SECONDS``.
@@ -116,7 +119,8 @@ async def establish(
         )
     if record != known:
         store(directory, record)
-    return record
+    before = (record if known is None else known).target_ids if reply.was_heard else ()
+    return record, frozenset(TargetId(target) for target in before)
 
 
 async def _register(config: StorageConfig, manager: Channel) -> pb.RegisterReply:

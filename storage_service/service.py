@@ -50,7 +50,7 @@ async def serve(
     async with trio.open_nursery() as network:
         peers = Peers(network, credentials)
         manager = FramedChannel(peers, cluster.managers)
-        record = await node.establish(directory, known, config, manager)
+        record, before = await node.establish(directory, known, config, manager)
         node_id, target_ids = node.ids(record)
         targets = Targets(node_id, Generation(secrets.randbelow((1 << 63) - 1) + 1))
         neighbours, lease, bell = Neighbours(peers, cluster.cluster_id), Lease(), Bell()
@@ -60,7 +60,13 @@ async def serve(
         try:
             async with trio.open_nursery() as nursery:
                 await targets.open(
-                    directory, cluster.cluster_id, target_ids, nursery, neighbours, bell.ring
+                    directory,
+                    cluster.cluster_id,
+                    target_ids,
+                    nursery,
+                    neighbours,
+                    bell.ring,
+                    before=before,
                 )
                 handler = Handlers(targets, neighbours, lease)
                 bound = await nursery.start(

@@ -19,7 +19,7 @@ from storage_service.store.store import ChunkStore
 from storage_service.store.types import StoreIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
     from pathlib import Path
 
     from chain_replication import actions as act
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from storage_service.neighbours import Neighbours
 
 logger = logging.getLogger(__name__)
+
+LOST_CONTENT = ".lost"
+"""Suffix of a file beside a target's directory."""
 
 
 class Target:
@@ -40,8 +43,12 @@ class Target:
         neighbours: Neighbours,
         nursery: trio.Nursery,
         local_changed: Callable[[], None],
+        lost_content: Path,
     ) -> None:
+        """``lost_content``: a mark that the store was found empty, kept until it is synced."""
         self.target_id = target
+        self._tell = local_changed
+        self._lost_content = lost_content
         self.store = store
         self._nursery = nursery
         self.driver = Driver(
@@ -49,12 +56,20 @@ class Target:
             store,
             neighbours,
             nursery,
-            local_changed=local_changed,
+            local_changed=self._changed,
             resync=self._follow_successor,
         )
         self.repairs = Repairs(self.driver, neighbours, nursery)
         self._resync = Resync(self.driver, neighbours, self.repairs)
         self._resync_scope: trio.CancelScope | None = None
+        if lost_content.exists():
+            logger.error("target %d is empty: it has lost its content", target)
+            self.driver.standing.lose_content("its content was lost; it comes back by recovery")
+
+    def _changed(self) -> None:
+        if self.driver.standing.local is LocalState.UPTODATE:
+            self._lost_content.unlink(missing_ok=True)
+        self._tell()
 
     def _follow_successor(self, start: act.StartResync | None) -> None:
         if self._resync_scope is not None:
@@ -104,8 +119,11 @@ class Targets:
         nursery: trio.Nursery,
         neighbours: Neighbours,
         local_changed: Callable[[], None],
+        *,
+        before: Container[TargetId] = (),
     ) -> None:
-        """Open each target's store in its directory. One that is damaged is reported offline.
+        """Open each target's store in its directory. One that is damaged is reported offline; one
+        of those that were here ``before`` but is empty now may not revive its chain.
 
         Raises FsError(CONFIG) for a directory that is another's or cannot be used.
         """
@@ -113,6 +131,8 @@ class Targets:
             place = directory / f"target-{number}"
             try:
                 await trio.Path(place).mkdir(exist_ok=True)
+                if number in before and not any(place.iterdir()):
+                    place.with_suffix(LOST_CONTENT).touch()
                 identity = StoreIdentity(cluster_id, number)
                 store = await ChunkStore.open(place, identity, nursery=nursery)
             except OSError as error:
@@ -123,7 +143,14 @@ class Targets:
                 logger.error("target %d stays offline: %s", number, error)
                 self._failed[number] = str(error)
             else:
-                self._targets[number] = Target(number, store, neighbours, nursery, local_changed)
+                self._targets[number] = Target(
+                    number,
+                    store,
+                    neighbours,
+                    nursery,
+                    local_changed,
+                    place.with_suffix(LOST_CONTENT),
+                )
 
     def of_chain(self, chain: int) -> Target:
         """Raises FsError: ROUTING_STALE (none of ours, as far as known), TARGET_FAILED."""

@@ -92,7 +92,11 @@ class ClusterService:
     async def _register(self, manager: Manager, request: pb.RegisterRequest) -> pb.RegisterReply:
         role = convert.role_from_proto(request.role)
         record = await manager.register(role, request.name, request.targets)
-        return pb.RegisterReply(node_id=record.node.node_id, target_ids=record.targets)
+        return pb.RegisterReply(
+            node_id=record.node.node_id,
+            target_ids=record.targets,
+            was_heard=record.node.generation != 0,
+        )
 
     async def _create_chains(
         self, manager: Manager, request: pb.CreateChainsRequest

@@ -165,12 +165,14 @@ class RegisterRequest(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., role: _Optional[_Union[NodeRole, str]] = ..., name: _Optional[str] = ..., targets: _Optional[int] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
-    __slots__ = ("node_id", "target_ids")
+    __slots__ = ("node_id", "target_ids", "was_heard")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     TARGET_IDS_FIELD_NUMBER: _ClassVar[int]
+    WAS_HEARD_FIELD_NUMBER: _ClassVar[int]
     node_id: int
     target_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, node_id: _Optional[int] = ..., target_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    was_heard: bool
+    def __init__(self, node_id: _Optional[int] = ..., target_ids: _Optional[_Iterable[int]] = ..., was_heard: _Optional[bool] = ...) -> None: ...
 
 class CreateChainsRequest(_message.Message):
     __slots__ = ("cluster_id", "replicas")

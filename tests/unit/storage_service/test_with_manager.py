@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 
 from chain_replication.manager.service import serve as serve_manager
@@ -146,3 +148,26 @@ async def test_everything_restarts(tmp_path: Path) -> None:
         await all_serve(cluster, 3)
         await client.remove(chains[0], chunk)
         assert await client.query(chains[0], InodeId(5), 0, 10) == ([], True)
+
+
+@pytest.mark.parametrize("victim", [1, 2, 3])
+async def test_an_emptied_disk_does_not_revive_its_chains(tmp_path: Path, victim: int) -> None:
+    """All nodes die, one comes back with nothing: the chain goes on from what the others hold."""
+    async with running(tmp_path) as (nodes, cluster, chains):
+        client = StorageClient(cluster)
+        chunk = chunk_id(InodeId(5), 0)
+        for chain in chains:
+            await client.write(chain, chunk, 0, memoryview(b"kept"))
+        for number in (1, 2, 3):
+            await nodes.kill(number)
+        shutil.rmtree(tmp_path / f"node{victim}")
+        for number in sorted((1, 2, 3), key=lambda n: n != victim):
+            await nodes.start(number)
+        await all_serve(cluster, 3)
+        for number in {1, 2, 3} - {victim}:
+            await nodes.kill(number)
+        await all_serve(cluster, 1)
+        for chain in chains:
+            buffer = bytearray(4)
+            await client.read_into(chain, chunk, 0, memoryview(buffer))
+            assert buffer == b"kept", "what it holds came back by recovery"
