@@ -17,7 +17,7 @@ from fireflyfs.cli.output import format_size, print_json
 from fireflyfs.errors import Code, FsError
 from fireflyfs.kv import dump_file, moving
 from fireflyfs.kv.open import open_engine
-from fireflyfs.supervisor import supervisor
+from fireflyfs.supervisor import create, supervisor
 from fireflyfs.supervisor.directory import ClusterDirectory
 
 if TYPE_CHECKING:
@@ -76,22 +76,38 @@ def copy(
     source: Source,
     destination: Destination,
     force: Force = False,
+    switch: Annotated[
+        bool, typer.Option("--switch", help="The cluster in SOURCE uses the copy from now on.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fill an empty namespace from another, on any engine; if that fails, it is empty again."""
+    cluster = _cluster(source) if switch else None
     origin, goal = address(source), address(destination)
+    if cluster is not None:
+        goal = create.own_store(goal, cluster.cluster.cluster_id)
     if origin == goal:
         raise FsError(Code.CONFIG, f"{source} and {destination} are the same namespace")
     with _progress("written") as tell:
         digest = trio.run(_copy, origin, goal, force, tell)
-    _report(f"copied to {destination}", digest, as_json)
+    if cluster is not None:
+        cluster.use_store(goal)
+    _report(f"copied to {goal}", digest, as_json)
 
 
 def address(place: str) -> str:
     """The store's address. Raises FsError(CONFIG); FsError(NOT_PERMITTED) for a cluster that is up:
     its servers would not see what is put under their feet, and keep changing what is read."""
-    if place.startswith(("embedded:", "fdb:", "memory:")):
-        return place
+    return place if _is_address(place) else _cluster(place).cluster.kv
+
+
+def _is_address(place: str) -> bool:
+    return place.startswith(("embedded:", "fdb:", "memory:"))
+
+
+def _cluster(place: str) -> ClusterDirectory:
+    if _is_address(place):
+        raise FsError(Code.CONFIG, f"--switch is for a cluster's directory, and {place} is none")
     opened = ClusterDirectory.open(Path(place))
     running = supervisor.find(opened)
     if running is not None:
@@ -99,7 +115,7 @@ def address(place: str) -> str:
         raise FsError(
             Code.NOT_PERMITTED, f"{place} is up: fireflyfs down --dir {opened.root} first"
         )
-    return opened.cluster.kv
+    return opened
 
 
 async def _dump(source: str, file: Path, tell: Tell) -> moving.Digest:

@@ -67,7 +67,7 @@ def create(
     cluster = ClusterConfig(
         cluster_id=cluster_id,
         secret_file=str(root / "secret"),
-        kv=f"embedded:{root / 'kv'}" if kv is None else _store(kv, cluster_id),
+        kv=f"embedded:{root / 'kv'}" if kv is None else own_store(kv, cluster_id),
         managers=listen["manager"],
         chunk_size=chunk_size,
         replicas=replicas,
@@ -110,10 +110,15 @@ def _check_numbers(nodes: int, replicas: int, chunk_size: int) -> None:
         )
 
 
-def _store(kv: str, cluster_id: str) -> str:
-    """Clusters that share one FoundationDB do not meet, for each has a prefix of its own."""
-    if not kv.startswith("fdb:"):
-        raise _refused(f"--kv must be fdb:/PATH/TO/fdb.cluster, not {kv!r}")
+def own_store(kv: str, cluster_id: str) -> str:
+    """The address with the cluster's own prefix, if it is a FoundationDB without one: clusters that
+    share it do not meet. Raises FsError(CONFIG) for what no two processes can share."""
+    if not kv.startswith(("fdb:", "embedded:/")):
+        raise _refused(
+            f"no cluster can be kept in {kv!r}: fdb:/PATH/TO/fdb.cluster is one that can"
+        )
+    if kv.startswith("embedded:"):
+        return kv
     return str(Place.parse(kv if "?" in kv else f"{kv}?prefix=fireflyfs-{cluster_id}"))
 
 

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import stat
@@ -24,11 +25,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fireflyfs import config
-from fireflyfs.config import ClusterConfig, MountConfig
+from fireflyfs.config import (
+    ClusterConfig,
+    ManagerConfig,
+    MetaConfig,
+    MountConfig,
+    StorageConfig,
+)
 from fireflyfs.errors import Code, FsError
 from fireflyfs.net.credentials import Credentials
 
 MAIN_MOUNT = "mount"
+_CONFIGS: dict[str, type[ManagerConfig | MetaConfig | StorageConfig | MountConfig]] = {
+    "manager": ManagerConfig,
+    "meta": MetaConfig,
+    "storage": StorageConfig,
+    "mount": MountConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -136,6 +149,19 @@ class ClusterDirectory:
             allow_other=allows_others(),
         )
         return write(self.mounts / f"{name}.toml", config.dump(made))
+
+    def use_store(self, kv: str) -> None:
+        """Write another address of the transactional store into every configuration: for a cluster
+        that is down, and whose namespace was moved there. May be repeated if it was interrupted.
+
+        Raises FsError(CONFIG), OSError.
+        """
+        self.cluster = dataclasses.replace(self.cluster, kv=kv)
+        for spec in (*self.specs(), *self.mount_specs()):
+            loaded = config.load(spec.config, _CONFIGS[spec.role])
+            changed = dataclasses.replace(loaded, cluster=self.cluster)
+            write(spec.config, config.dump(changed))
+        write(self.cluster_file, config.dump(self.cluster))
 
     def _spec(self, name: str, role: str) -> ProcessSpec:
         file = self.root / "config" / f"{name}.toml"

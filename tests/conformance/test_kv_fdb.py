@@ -6,7 +6,9 @@ from __future__ import annotations
 import builtins
 import os
 import random
+import re
 import secrets
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,11 +17,15 @@ import pytest
 import trio
 import trio.testing
 
+from fireflyfs.cli import preflight
+from fireflyfs.cli.__main__ import main
 from fireflyfs.errors import Code, FsError
 from fireflyfs.kv import fdb_binding
 from fireflyfs.kv.fdb import FdbEngine, Place, open_fdb
 from fireflyfs.kv.open import open_engine
 from fireflyfs.kv.retry import transact
+from fireflyfs.supervisor import create
+from fireflyfs.supervisor.directory import MAIN_MOUNT, ClusterDirectory
 from tests.conformance import fake_fdb
 from tests.conformance.kv_model import replay, run_interleaved
 from tests.conformance.kv_suite import KvSuite, content, put, refused, value_of
@@ -308,6 +314,64 @@ async def test_file_that_is_no_cluster_file(client: fake_fdb.FakeClient, tmp_pat
     assert caught.value.code is Code.CONFIG
 
 
+def make_cluster(root: Path, kv: str | None = None) -> ClusterDirectory:
+    return create.create(root, nodes=1, replicas=1, chunk_size=1 << 20, kv=kv)
+
+
+def test_clusters_get_namespaces_of_their_own(
+    client: fake_fdb.FakeClient, cluster_file: Path, tmp_path: Path
+) -> None:
+    stores = [make_cluster(tmp_path / n, f"fdb:{cluster_file}").cluster.kv for n in "ab"]
+    assert len(set(stores)) == 2
+    assert all(re.fullmatch(rf"fdb:{cluster_file}\?prefix=fireflyfs-\w+", kv) for kv in stores)
+    given = make_cluster(tmp_path / "c", f"fdb:{cluster_file}?prefix=mine").cluster.kv
+    assert given == f"fdb:{cluster_file}?prefix=mine"
+    trio.run(preflight.check_store, given)
+    trio.run(fill, given)
+    with pytest.raises(FsError, match="holds a namespace already"):
+        trio.run(preflight.check_store, given)
+    for refused_here in ("memory:", "fdb:", "embedded:x"):
+        with pytest.raises(FsError):
+            make_cluster(tmp_path / "d", refused_here)
+    assert not (tmp_path / "d").exists()
+
+
+async def fill(url: str) -> None:
+    engine = await open_engine(url)
+    await put(engine, **{f"k{n:04}": b"%d" % n for n in range(1200)})
+    await engine.close()
+
+
+async def content_at(url: str) -> dict[bytes, bytes]:
+    engine = await open_engine(url)
+    try:
+        return await content(engine)
+    finally:
+        await engine.close()
+
+
+def test_namespace_moves_to_another_engine_and_back(
+    client: fake_fdb.FakeClient, cluster_file: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "cluster"
+    made = make_cluster(root)
+    made.add_mount(tmp_path / "mnt", MAIN_MOUNT)
+    first = made.cluster.kv
+    trio.run(fill, first)
+    assert main(["kv", "copy", str(root), f"fdb:{cluster_file}", "--switch"]) == 0
+    moved = ClusterDirectory.open(root)
+    assert moved.cluster.kv == str(Place(cluster_file, f"fireflyfs-{made.cluster.cluster_id}"))
+    texts = [file.read_text() for file in (root / "config").rglob("*.toml")]
+    assert sum(moved.cluster.kv in text for text in texts) == 5
+    assert not [text for text in texts if first in text]
+    assert trio.run(content_at, moved.cluster.kv) == trio.run(content_at, first)
+    goal = f"embedded:{tmp_path}/kv2"
+    assert main(["kv", "copy", str(root), goal, "--switch"]) == 0
+    assert ClusterDirectory.open(root).cluster.kv == goal
+    assert trio.run(content_at, goal) == trio.run(content_at, first)
+    assert main(["kv", "copy", first, goal, "--force", "--switch"]) == 2
+
+
 @pytest.fixture
 def no_fdb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     real = builtins.__import__
@@ -334,7 +398,7 @@ async def test_missing_native_client(cluster_file: Path, monkeypatch: pytest.Mon
         def api_version(version: int) -> None:
             raise Exception("Unable to locate the FoundationDB API shared library!")
 
-    monkeypatch.setitem(__import__("sys").modules, "fdb", Unusable)
+    monkeypatch.setitem(sys.modules, "fdb", Unusable)
     with pytest.raises(FsError, match="install its native client") as caught:
         await open_engine(f"fdb:{cluster_file}")
     assert caught.value.code is Code.CONFIG

@@ -16,12 +16,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import trio
+
+from fireflyfs import config
+from fireflyfs.config import ClusterConfig
+from fireflyfs.kv import moving
+from fireflyfs.kv.open import open_engine
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
 CLUSTERS_FILE = "FIREFLYFS_TEST_CLUSTERS"
 """Environment variable: a file to list the directories of clusters in, for who cleans up after."""
+FDB_CLUSTER = os.environ.get("FIREFLYFS_FDB_CLUSTER", "")
+"""A cluster file of FoundationDB: every cluster of a test keeps its namespace there."""
 TAIL_LINES = 15
 
 
@@ -53,7 +62,8 @@ class TestCluster:
         """``options`` are of ``fireflyfs up``: ``"--nodes", "2"``."""
         self.directory = directory.resolve()
         self.mountpoint = self.directory / "mnt"
-        self._options = options
+        store = ("--kv", f"fdb:{Path(FDB_CLUSTER).absolute()}") if FDB_CLUSTER else ()
+        self._options = (*(() if "--kv" in options else store), *options)
 
     def __enter__(self) -> TestCluster:
         listed = os.environ.get(CLUSTERS_FILE)
@@ -157,8 +167,14 @@ class TestCluster:
             assert not mounts_below(self.directory)
         finally:
             self._force()
+            self._clear_store()
         if not failed:  # gigabytes, sometimes: only what failed is worth keeping
             shutil.rmtree(self.directory)
+
+    def _clear_store(self) -> None:
+        file = self.directory / "config" / "cluster.toml"
+        if file.exists() and (kv := config.load(file, ClusterConfig).kv).startswith("fdb:"):
+            trio.run(_clear, kv)
 
     def _force(self) -> None:
         for pid in processes_of(self.directory):
@@ -173,6 +189,12 @@ class TestCluster:
             lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
             parts.append("\n".join((f"--- {log.name}", *lines)))
         return "\n".join(parts)
+
+
+async def _clear(kv: str) -> None:
+    engine = await open_engine(kv)
+    await moving.clear(engine)
+    await engine.close()
 
 
 def is_of(pid: int, directory: Path) -> bool:
