@@ -52,7 +52,8 @@ async def heartbeat(
     """Say that we are here, for ever; ``started`` after the first try, whether it was heard or not.
 
     Raises:
-        FsError: ``WRONG_CLUSTER``.
+        FsError: ``WRONG_CLUSTER``; ``SUPERSEDED`` when the manager takes another process for a
+        later start of this server: it will not hear this one again.
     """
     heard = True
     while True:
@@ -61,7 +62,7 @@ async def heartbeat(
             await manager.call(ClusterRpc.HEARTBEAT, request, timeout=TIMEOUT)
             heard = True
         except FsError as error:
-            if error.code is Code.WRONG_CLUSTER:
+            if error.code in (Code.WRONG_CLUSTER, Code.SUPERSEDED):
                 raise
             if heard:
                 logger.warning("the manager does not hear us: %s", error)

@@ -72,7 +72,9 @@ class Membership:
     ) -> Never:
         """A heartbeat each second and at every change; ``started`` after the first that was heard.
 
-        Raises FsError(WRONG_CLUSTER).
+        Raises FsError: WRONG_CLUSTER; SUPERSEDED, when the manager takes another process for a
+        later start of this node (rightly, or because a word of a former one came late): it will
+        not hear this one again, but it will hear the next.
         """
         while True:
             self._targets.tick()
@@ -96,7 +98,7 @@ class Membership:
         try:
             reply = await self._manager.call(ClusterRpc.HEARTBEAT, request, timeout=BEAT_SECONDS)
         except FsError as error:
-            if error.code is Code.WRONG_CLUSTER:
+            if error.code in (Code.WRONG_CLUSTER, Code.SUPERSEDED):
                 raise
             if self._is_heard:
                 logger.warning("the manager does not hear us: %s", error)

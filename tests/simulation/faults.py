@@ -79,7 +79,7 @@ class Faults:
         world = self._world
         world.network.cuts.clear()
         world.network.weather = Weather(delay=world.plan.weather.delay)
-        world.shared.trouble = 0.0
+        world.shared.trouble, world.shared.delay = 0.0, 0.001
         for store in world.stores.values():
             store.delay, store.is_full = 0.0005, False
         for process in [m.process for m in world.managers] + [

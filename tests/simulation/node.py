@@ -15,7 +15,7 @@ from tests.simulation.kernel import Future, Process
 from tests.simulation.targets import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fireflyfs.ids import TargetId
     from tests.simulation.messages import (
@@ -50,11 +50,14 @@ class StorageNode:
         stores: Mapping[TargetId, SimStore],
         managers: tuple[str, ...],
         watch: Watch,
+        exited: Callable[[], None],
     ) -> None:
         self.process = process
         self.kernel = process.kernel
         self.network = network
         self._watch = watch
+        self.exited = exited
+        """Called when it ends by itself."""
         self.node_id = node_id
         self.generation = Generation(self.kernel.random.getrandbits(40) + 1)
         self.routing = Routing()
@@ -110,7 +113,10 @@ class StorageNode:
         sent = self.process.clock()
         try:
             lease = await self.ask_manager("heartbeat", beat, timeout=BEAT_SECONDS)
-        except FsError:
+        except FsError as error:
+            if error.code is Code.SUPERSEDED:
+                self.kernel.probe("a node is superseded")
+                self.exited()
             return False
         self._lease_until = max(self._lease_until, sent + lease)
         return True

@@ -42,6 +42,7 @@ PROBES = (
     "a lease is withheld",
     "an answer is withheld for want of a lease",
     "a manager is deposed",
+    "a node is superseded",
     "unknown commit was committed",
     "chain without a serving replica",
     "revived from the tail",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fireflyfs.ids import NodeId, TargetId
 
 MANAGERS = ("manager-0", "manager-1")
+RESTART_SECONDS = 0.5
+"""By the supervisor."""
 
 
 @dataclass(slots=True)
@@ -96,6 +98,7 @@ class World:
             {target: self.stores[target] for target in self._slots[node]},
             MANAGERS,
             self.watch,
+            partial(self._supervise, node),
         )
         self.nodes[node] = life
         for number, target in life.targets.items():
@@ -115,6 +118,18 @@ class World:
         if life.process.alive:
             self.kernel.trace(life.process.name, "is killed")
             life.kill()
+
+    def _supervise(self, node: NodeId) -> None:
+        """A node has ended by itself: it is started again."""
+        life = self.nodes[node]
+        self.kernel.trace(life.process.name, "ends by itself")
+        life.kill()
+
+        def start() -> None:
+            if self.nodes[node] is life:
+                self.start_node(node)
+
+        self.kernel.at(RESTART_SECONDS, start)
 
     # Rest
 
@@ -165,6 +180,7 @@ class World:
     def final_operations(self) -> None:
         """Every chunk can be read, written and read."""
         client = self.start_client(len(self.clients) + 1)
+        client.deadline = 30.0
 
         async def go() -> None:
             for chain, chunk in self.chunks:
