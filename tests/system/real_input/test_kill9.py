@@ -41,6 +41,7 @@ def start_fio(directory: Path, *options: str) -> subprocess.Popen[str]:
                 "--verify_fatal=1",
                 "--do_verify=1",
                 "--verify_state_save=0",
+                "--fallocate=truncate",
                 "--group_reporting",
             ),
             *options,
