@@ -180,10 +180,11 @@ def _check_unchanged(
     ):
         if wanted is not None and wanted != real:
             shown = format_size(int(real)) if option == "--chunk-size" else real
+            way = ", or move it: fireflyfs kv copy --switch" if option == "--kv" else ""
             raise FsError(
                 Code.CONFIG,
                 f"{opened.root} was made with {option} {shown}, which cannot be changed: "
-                "leave the option out, or give another --dir",
+                f"leave the option out, or give another --dir{way}",
             )
 
 
