@@ -4,9 +4,7 @@ The native client buffers writes, reads through them and validates at commit, wi
 that ``base`` describes; this only crosses between its network thread and trio, puts the
 namespace's name before every key, and says in our codes what failed.
 
-Keys of a namespace NAME begin with ``02 NAME 00``, which is what FoundationDB's own layers call
-the subspace ("NAME",): many namespaces and other programs share one cluster, and no key of one is
-in the range of another. The name is put before keys and cut off here and nowhere else.
+The name (``fdb_place``) is put before keys and cut off here and nowhere else.
 
 The client's own back-off (``on_error``) is not used: ``transact`` is the one retry loop, so that an
 attempt costs the same rules on every engine; each attempt is a new native transaction. Where one
@@ -18,10 +16,7 @@ the range that they may fall into.
 
 from __future__ import annotations
 
-import re
 import struct
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -38,45 +33,14 @@ from fireflyfs.limits import MAX_KV_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-DEFAULT_NAME = "fireflyfs"
+    from fireflyfs.kv.fdb_place import Place
+
 TIMEOUT = MAX_KV_SECONDS + 1.0
 """Seconds until a transaction is given up that gets no answer."""
 _WATCH_PAUSE = 0.5
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ORDER = struct.Struct(">H")
 _POSITION = struct.Struct("<I")
 _U64 = (1 << 64) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A namespace on a cluster: ``fdb:/path/fdb.cluster?prefix=NAME``."""
-
-    cluster_file: Path
-    name: str = DEFAULT_NAME
-
-    def __str__(self) -> str:
-        return f"fdb:{self.cluster_file}?prefix={self.name}"
-
-    @property
-    def prefix(self) -> bytes:
-        return b"\x02" + self.name.encode() + b"\x00"
-
-    @classmethod
-    def parse(cls, url: str) -> Place:
-        """Raises FsError(CONFIG)."""
-        file, question, query = url.removeprefix("fdb:").partition("?")
-        option, _, name = query.partition("=") if question else ("prefix", "", DEFAULT_NAME)
-        if not url.startswith("fdb:") or not Path(file).is_absolute() or option != "prefix":
-            raise FsError(
-                Code.CONFIG, f"a store on FoundationDB is fdb:/PATH/TO/fdb.cluster, not {url!r}"
-            )
-        if not _NAME.fullmatch(name):
-            raise FsError(
-                Code.CONFIG,
-                f"a namespace's prefix is 1 to 64 letters, digits, '.', '_' and '-', not {name!r}",
-            )
-        return cls(Path(file), name)
 
 
 async def open_fdb(place: Place) -> FdbEngine:

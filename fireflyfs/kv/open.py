@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from fireflyfs.errors import Code, FsError
 from fireflyfs.kv.embedded import open_embedded
-from fireflyfs.kv.fdb import Place, open_fdb
+from fireflyfs.kv.fdb import open_fdb
+from fireflyfs.kv.fdb_place import Place
 from fireflyfs.kv.memory import MemoryEngine
 
 if TYPE_CHECKING:

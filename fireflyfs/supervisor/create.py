@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fireflyfs import config, limits
 from fireflyfs.config import ClusterConfig, ManagerConfig, MetaConfig, StorageConfig
 from fireflyfs.errors import Code, FsError
-from fireflyfs.kv.fdb import Place
+from fireflyfs.kv.fdb_place import Place
 from fireflyfs.net.credentials import Credentials
 from fireflyfs.supervisor import ports
 from fireflyfs.supervisor.directory import ClusterDirectory, HostConfig, host_file, write

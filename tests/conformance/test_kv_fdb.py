@@ -21,7 +21,8 @@ from fireflyfs.cli import preflight
 from fireflyfs.cli.__main__ import main
 from fireflyfs.errors import Code, FsError
 from fireflyfs.kv import fdb_binding
-from fireflyfs.kv.fdb import FdbEngine, Place, open_fdb
+from fireflyfs.kv.fdb import FdbEngine, open_fdb
+from fireflyfs.kv.fdb_place import Place
 from fireflyfs.kv.open import open_engine
 from fireflyfs.kv.retry import transact
 from fireflyfs.supervisor import create
