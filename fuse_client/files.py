@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import trio
 
 from fireflyfs.client.file import FileIO
 from fireflyfs.client.together import together
+from fireflyfs.clock import file_time_ns
 from fireflyfs.errors import Code, FsError
 from fireflyfs.rpc.meta_pb2 import (
     CloseRequest,
@@ -156,7 +156,7 @@ class Files:
     async def write(self, file: OpenFile, offset: int, data: bytes) -> None:
         known = file.known
         await self._io(known).pwrite(offset, memoryview(data))
-        known.wrote(offset + len(data), time.time_ns())
+        known.wrote(offset + len(data), file_time_ns())
         self._unreported[known.id] = known
         self._wrote.set()
         if file.synchronous:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import time
 from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
 
+from fireflyfs.clock import file_time_ns
 from fireflyfs.errors import Code, FsError
 from fireflyfs.rpc import meta_pb2 as pb
 from fireflyfs.rpc.methods import MetaRpc
@@ -199,7 +199,7 @@ class MountOperations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         known = self.inodes.get(inode) or await self.files.refresh(inode, caller(ctx))
-        request = translate.changes(inode, attr, fields, time.time_ns())
+        request = translate.changes(inode, attr, fields, file_time_ns())
         request.caller.CopyFrom(caller(ctx))
         await self.files.change(known, request)
         return known.attributes()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 import trio
 
+from fireflyfs.clock import file_time_ns
 from fireflyfs.errors import FsError
 from meta_service import lease
 from meta_service.gc import Collector
@@ -33,7 +33,7 @@ async def work(
     engine: Engine,
     storage: ChunkStorage,
     generation: Generation,
-    clock: Callable[[], int] = time.time_ns,
+    clock: Callable[[], int] = file_time_ns,
 ) -> Never:
     """Do it all, for ever, while this server has the lease.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fireflyfs.clock import file_time_ns
 from fireflyfs.ids import ClientId
 from fireflyfs.kv.retry import transact
 from fireflyfs.rpc import meta_pb2 as pb
@@ -71,7 +71,7 @@ class MetaService:
         operations: Operations,
         clients: Clients,
         space: Space,
-        clock: Callable[[], int] = time.time_ns,
+        clock: Callable[[], int] = file_time_ns,
     ) -> None:
         self._engine = engine
         self._operations = operations

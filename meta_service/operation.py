@@ -10,13 +10,13 @@ instead of acting twice. Errors are not stored: an operation that failed has don
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from fireflyfs.clock import file_time_ns
 from fireflyfs.errors import Code, FsError
 from fireflyfs.ids import ClientId, InodeId
 from fireflyfs.kv import keys
@@ -68,7 +68,7 @@ class Operations:
         engine: Engine,
         inode_ids: InodeIds,
         layouts: Layouts,
-        clock: Callable[[], int] = time.time_ns,
+        clock: Callable[[], int] = file_time_ns,
     ) -> None:
         self._engine = engine
         self._inode_ids = inode_ids

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import trio
 
 from fireflyfs.client.cluster import open_cluster
 from fireflyfs.client.storage import StorageClient
+from fireflyfs.clock import file_time_ns
 from fireflyfs.ids import Generation
 from fireflyfs.kv.open import open_engine
 from fireflyfs.net import server as frames
@@ -56,7 +56,7 @@ async def serve(
     generation = Generation(secrets.randbits(63))
     engine = await open_engine(cluster.kv)
     try:
-        await ensure_root(engine, time.time_ns(), os.getuid(), os.getgid())
+        await ensure_root(engine, file_time_ns(), os.getuid(), os.getgid())
         node_id = await _register(config, credentials)
         async with open_cluster(cluster) as joined, trio.open_nursery() as nursery:
             control = ControlPlane(_service(engine, joined).handlers())

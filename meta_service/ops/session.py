@@ -82,22 +82,23 @@ async def report(tr: Transaction, request: pb.ReportRequest, context: Context) -
 
 
 def grow(row: InodeRow, length: int, mtime: int, now: int) -> bool:
-    """Take in what a writer reports; false when it says nothing new.
+    """Take in what a writer reports; false when it reports nothing.
+
+    A write always counts as a change, also one whose time is not later than the last (two writers
+    in one tick, or clocks that differ): caches go by the change counter.
 
     The length only grows. An mtime that lies in the future was set by hand, and a write resets it;
     otherwise the latest write counts. A client forgets its unreported write time when it sets the
     mtime itself, so that a close does not undo utimens(2).
     """
-    changed = False
-    if stat.S_ISREG(row.mode) and length > row.length:
+    longer = stat.S_ISREG(row.mode) and length > row.length
+    if longer:
         row.length = length
         row.peak = max(row.peak, length)
-        changed = True
     if mtime and (mtime > row.mtime or mtime < now < row.mtime):
         row.mtime = mtime
         row.ctime = max(row.ctime, mtime)
-        changed = True
-    return changed
+    return longer or bool(mtime)
 
 
 def open_session(
