@@ -160,7 +160,10 @@ async def test_reports_only_grow(world: World) -> None:
     reply = await world.call(report, inode=made.id, length=100, mtime=now, durable=True)
     assert (reply.inode.length, reply.inode.mtime, reply.inode.ctime) == (100, now, now)
     same = await world.call(report, inode=made.id, length=50, mtime=START)
-    assert same.inode == reply.inode
+    assert (same.inode.length, same.inode.mtime, same.inode.ctime) == (100, now, now)
+    assert same.inode.change > reply.inode.change, "a late or coarse clock hides no write"
+    nothing = await world.call(report, inode=made.id)
+    assert nothing.inode == same.inode
     await world.setattr(made.id, mtime=now + 10**15)
     world.tick()
     late = await world.call(report, inode=made.id, length=50, mtime=world.now - 1)
