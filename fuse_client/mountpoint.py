@@ -63,7 +63,11 @@ def tune(place: Path) -> None:
 
     Asks the mounted file system for its number, so it runs beside the task that answers.
     """
-    device = os.stat(place).st_dev
+    try:
+        device = os.stat(place).st_dev
+    except OSError as error:  # unmounted, or told to stop, before it was answered
+        logger.info("%s is not tuned: %s", place, error.strerror)
+        return
     disk = f"{os.major(device)}:{os.minor(device)}"
     connection = Path("/sys/fs/fuse/connections") / str(os.minor(device))
     _set(Path("/sys/class/bdi") / disk / "read_ahead_kb", READ_AHEAD_KIB)
