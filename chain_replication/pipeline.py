@@ -26,7 +26,7 @@ holds everything that a reader has seen: the manager should revive from it if it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from chain_replication import actions as act
 from chain_replication import events as ev
@@ -39,8 +39,8 @@ from chain_replication.operation import (
     Remote,
     Stage,
 )
-from chain_replication.turn import decide, own_content, tags_with
-from chain_replication.versions import AppliedTag, ChunkMeta, Tombstone, Tombstones, Verdict
+from chain_replication.turn import decide, own_content, tag_of, tags_with
+from chain_replication.versions import AppliedTag, ChunkMeta, Storage, Tombstones, Verdict
 from fireflyfs.errors import Code, FsError
 from fireflyfs.routing import PublicState
 
@@ -51,14 +51,6 @@ MAX_QUEUE = 1024
 """Updates that wait for their turn on one chunk."""
 
 Arrival = ev.ClientUpdate | ev.Forwarded | ev.SyncChunk | ev.Repair
-
-
-class Storage(Protocol):
-    """What the replica looks up by itself: memory, not IO."""
-
-    def meta(self, chunk: bytes) -> ChunkMeta | None:
-        """Of the last update that the store has taken. Raises FsError for a damaged record."""
-        ...
 
 
 class Pipeline:
@@ -174,6 +166,8 @@ class Pipeline:
             self._begin_update(queue, event, version, tags)
         elif decision.verdict is Verdict.DONE:
             length, checksum = (meta.length, meta.checksum) if meta is not None else (0, 0)
+            if meta is None and isinstance(event, ev.ClientUpdate):
+                self._tombstones.extend(event.chunk, tag_of(event.update, decision.version))
             self.actions.append(act.Reply(event.request, decision.version, length, checksum))
             self.actions.append(act.Release(event.request))
         elif decision.verdict is Verdict.SUPERSEDED:
@@ -342,18 +336,13 @@ class Pipeline:
         self._finish(operation)
 
     def forget(self) -> None:
-        """We do not serve: what we have removed, others may still have, and they may be right."""
+        """We do not serve: what we have removed, others may still have, rightly."""
         self._tombstones = Tombstones()
 
     def _bury(self, operation: Operation) -> None:
-        """Remember removed chunks, and forget that of one that is there again."""
-        if operation.abandoned:
-            return
-        if operation.removes:
-            grave = Tombstone(operation.version, operation.tags)
-            self._tombstones.add(operation.update.chunk, grave)
-        else:
-            self._tombstones.discard(operation.update.chunk)
+        if not operation.abandoned:
+            chunk, removed = operation.update.chunk, operation.removes
+            self._tombstones.update(chunk, operation.version, operation.tags, removed=removed)
 
     # The decision
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from chain_replication import actions as act
 from chain_replication import events as ev
-from chain_replication.pipeline import Pipeline, Storage
+from chain_replication.pipeline import Pipeline
 from chain_replication.standing import Standing
 from fireflyfs.errors import Code, FsError
 from fireflyfs.routing import LocalState, PublicState
@@ -20,9 +20,8 @@ from fireflyfs.updates import UpdateKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from chain_replication.versions import Storage
     from fireflyfs.ids import TargetId
-
-__all__ = ["Replica", "Storage"]
 
 
 class Replica:

@@ -61,7 +61,11 @@ def tags_with(
     if isinstance(event, ev.Forwarded) and not is_serving:
         return event.tags
     before = meta.tags if meta is not None else grave.tags if grave is not None else ()
-    return with_tag(before, AppliedTag(update.client, update.sequence, version))
+    return with_tag(before, tag_of(update, version))
+
+
+def tag_of(update: ev.Update, version: int) -> AppliedTag:
+    return AppliedTag(update.client, update.sequence, version)
 
 
 def own_content(chunk: bytes, meta: ChunkMeta | None) -> ev.Update:

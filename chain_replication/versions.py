@@ -19,6 +19,7 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fireflyfs.limits import MAX_APPLIED_TAGS
 
@@ -59,6 +60,14 @@ class ChunkMeta:
     """By version, newest last; at most ``MAX_APPLIED_TAGS``; includes the pending update's."""
 
 
+class Storage(Protocol):
+    """What a replica looks up by itself: memory, not IO."""
+
+    def meta(self, chunk: bytes) -> ChunkMeta | None:
+        """Of the last update that the store has taken. Raises FsError for a damaged record."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tombstone:
     version: int
@@ -81,8 +90,20 @@ class Tombstones:
         while len(self._by_chunk) > self._limit:
             self._by_chunk.popitem(last=False)
 
-    def discard(self, chunk: bytes) -> None:
-        self._by_chunk.pop(chunk, None)
+    def extend(self, chunk: bytes, tag: AppliedTag) -> None:
+        """A removal found nothing to remove: a late repeat must not remove what comes next."""
+        grave = self.get(chunk)
+        tags = grave.tags if grave is not None else ()
+        self.add(chunk, Tombstone(tag.version, with_tag(tags, tag)))
+
+    def update(
+        self, chunk: bytes, version: int, tags: tuple[AppliedTag, ...], *, removed: bool
+    ) -> None:
+        """Remember a chunk that was removed; forget one that is there again."""
+        if removed:
+            self.add(chunk, Tombstone(version, tags))
+        else:
+            self._by_chunk.pop(chunk, None)
 
     def __len__(self) -> int:
         return len(self._by_chunk)

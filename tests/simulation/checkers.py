@@ -46,10 +46,16 @@ def linearizable(
     operations: Sequence[tuple[float, float, O]],
     initial: State,
     apply: Callable[[State, O], State | None],
+    effect: Callable[[O], Hashable] = id,
 ) -> bool:
     """Is there an order of (call, end, operation) that respects real time and ``apply``, which says
-    the state after an operation or None if its answer is wrong in that state?"""
+    the state after an operation or None if its answer is wrong in that state?
+
+    Of operations that may have happened and have the same ``effect``, the one called first is as
+    good as the others; and none is needed that changes nothing.
+    """
     head = _Entry(-1, None)
+    rival = _rivals(operations, effect)
     left = _link(head, operations)
     state, done = initial, 0
     memory: set[tuple[int, State]] = set()
@@ -57,9 +63,12 @@ def linearizable(
     entry = head.next
     while left:
         if entry is not None and not entry.is_return:
-            after = apply(state, operations[entry.number][2])
-            now = done | 1 << entry.number
-            if after is not None and (now, after) not in memory:
+            number = entry.number
+            after = apply(state, operations[number][2])
+            now = done | 1 << number
+            if entry.match is None and (after == state or not rival[number] & now):
+                entry = entry.next
+            elif after is not None and (now, after) not in memory:
                 memory.add((now, after))
                 path.append((entry, state))
                 state, done = after, now
@@ -77,6 +86,21 @@ def linearizable(
             _put_back(entry)
             entry = entry.next
     return True
+
+
+def _rivals(
+    operations: Sequence[tuple[float, float, O]], effect: Callable[[O], Hashable]
+) -> dict[int, int]:
+    """Of each operation that may have happened: the bit of the one to try first, or its own."""
+    unknown = [i for i, (_, end, _) in enumerate(operations) if end == math.inf]
+    unknown.sort(key=lambda i: operations[i][0])
+    last: dict[Hashable, int] = {}
+    rival: dict[int, int] = {}
+    for i in unknown:
+        what = effect(operations[i][2])
+        rival[i] = 1 << last.get(what, i)
+        last[what] = i
+    return rival
 
 
 def _link(head: _Entry, operations: Sequence[tuple[float, float, O]]) -> int:

@@ -136,7 +136,8 @@ def judge(operations: Sequence[Operation], initial: Content) -> list[str]:
             wrong = checkers.zones(*_register(operations, cell))
             if wrong:
                 found.append(f"cell {cell}: {wrong}")
-    ordered = checkers.linearizable([(o.call, o.end, o) for o in operations], initial, apply)
+    events = [(o.call, o.end, o) for o in operations]
+    ordered = checkers.linearizable(events, initial, apply, _effect)
     if not ordered:
         found.append("not linearizable")
     elif found:
@@ -155,6 +156,10 @@ def apply(state: Content, operation: Operation) -> Content | None:
     end = operation.offset + len(operation.content)
     padded = (*state, *(0,) * (operation.offset - len(state)))
     return (*padded[: operation.offset], *operation.content, *padded[end:])
+
+
+def _effect(operation: Operation) -> tuple[object, ...]:
+    return operation.kind, operation.offset, operation.content, operation.length
 
 
 def _relevant(operations: Sequence[Operation]) -> list[Operation]:

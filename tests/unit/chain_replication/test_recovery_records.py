@@ -51,3 +51,14 @@ def test_a_removal_that_was_lost_does_not_keep_recovery_from_restoring_the_chunk
     _sync(world)
     world.check_equal(1, 2)
     assert world.content(2, CHUNK) == (4,)
+
+
+def test_a_late_repeat_of_a_removal_that_found_nothing_removes_nothing() -> None:
+    world = World(size=2)
+    world.update(1, CHUNK, 1, kind=UpdateKind.REMOVE)
+    world.run()
+    world.update(1, CHUNK, 2, client=8)
+    world.run()
+    world.update(1, CHUNK, 1, kind=UpdateKind.REMOVE)
+    world.run()
+    assert world.content(1, CHUNK) == world.content(2, CHUNK) == (2,)

@@ -157,12 +157,18 @@ class World:
         return self.drawn
 
     def update(
-        self, target: int, chunk: bytes, value: int, *, kind: UpdateKind = UpdateKind.WRITE
+        self,
+        target: int,
+        chunk: bytes,
+        value: int,
+        *,
+        kind: UpdateKind = UpdateKind.WRITE,
+        client: int = 7,
     ) -> int:
         """A client's update; ``value`` is also the sequence of its tag."""
         node, request = self.nodes[TargetId(target)], self.draw()
         node.payloads[request] = () if kind is UpdateKind.REMOVE else (value,)
-        update = ev.Update(chunk, kind, 0, 1, (), 7, value)
+        update = ev.Update(chunk, kind, 0, 1, (), client, value)
         self.feed(node, ev.ClientUpdate(request, self.version, update))
         return request
 
