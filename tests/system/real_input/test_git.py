@@ -11,7 +11,12 @@ from tests.system.real_input.programs import differences, inventory, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.system, pytest.mark.mount, pytest.mark.real_input]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.mount,
+    pytest.mark.real_input,
+    pytest.mark.timeout(1200),
+]
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "a",

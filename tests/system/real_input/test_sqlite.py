@@ -13,7 +13,12 @@ from tests.system.real_input.programs import run
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.system, pytest.mark.mount, pytest.mark.real_input]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.mount,
+    pytest.mark.real_input,
+    pytest.mark.timeout(1200),
+]
 
 WRITER = """
 import sqlite3, sys

@@ -12,7 +12,12 @@ from tests.system.real_input.programs import differences, inventory, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.system, pytest.mark.mount, pytest.mark.real_input]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.mount,
+    pytest.mark.real_input,
+    pytest.mark.timeout(1200),
+]
 
 
 def test_cp_keeps_everything(work: Path, stdlib: Path) -> None:
