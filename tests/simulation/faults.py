@@ -92,7 +92,7 @@ class Faults:
                 world.kill_node(node)
             if broken or not life.process.alive:
                 world.start_node(node)
-        if not any(m.process.alive for m in world.managers):
+        if not any(world.network.answers(name) for name in MANAGERS):
             world.start_manager(0)
 
     # Helpers
@@ -203,7 +203,7 @@ class Faults:
         self._later(self._outage(), self._start_manager)
 
     def _start_manager(self) -> None:
-        if not any(m.process.alive for m in self._world.managers):
+        if not any(self._world.network.answers(name) for name in MANAGERS):
             self._world.start_manager(self._random.randrange(len(MANAGERS)))
 
     def _manager_takeover(self) -> None:

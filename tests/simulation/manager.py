@@ -112,11 +112,7 @@ class ManagerProcess:
         process.spawn(self._run())
 
     async def _run(self) -> None:
-        try:
-            self._term, table = await self._shared.take_over(self.process)
-        except FsError:
-            self.process.kill()
-            return
+        table = await self._take_over()
         now = self._verified = self.process.clock()
         self._state, self._routing = State(table, now), table.routing()
         self.kernel.trace(self.process.name, "in office, routing", table.version)
@@ -133,6 +129,15 @@ class ManagerProcess:
                     self.process.kill()
                     return
             await self.process.sleep(TICK)
+
+    async def _take_over(self) -> Table:
+        while True:
+            try:
+                self._term, table = await self._shared.take_over(self.process)
+            except FsError:
+                await self.process.sleep(TICK)
+            else:
+                return table
 
     async def handle(self, source: str, method: str, body: Any) -> Any:
         while self._state is None:

@@ -53,6 +53,10 @@ class Network:
     def listen(self, name: str, server: Server) -> None:
         self._servers[name] = server
 
+    def answers(self, name: str) -> bool:
+        server = self._servers.get(name)
+        return server is not None and server.process.alive
+
     def names(self) -> list[str]:
         return list(self._servers)
 
