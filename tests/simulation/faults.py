@@ -92,8 +92,12 @@ class Faults:
                 world.kill_node(node)
             if broken or not life.process.alive:
                 world.start_node(node)
-        if not any(world.network.answers(name) for name in MANAGERS):
-            world.start_manager(0)
+        self._keep_manager()
+
+    def _keep_manager(self) -> None:
+        """As a supervisor does: takeovers from before the end may still bring all of them down."""
+        self._start_manager()
+        self._kernel.at(1.0, self._keep_manager)
 
     # Helpers
 
