@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import trio
@@ -62,20 +61,20 @@ class Space:
 def usable(status: GetStatusReply) -> tuple[int, int]:
     """(capacity, available): raw space divided by replicas.
 
-    The targets of a node share its disk: each reports its own use, and all that is free there.
+    Targets may share a disk: each reports its own use, and all that is free there.
     """
-    used: Counter[int] = Counter()
-    free: dict[int, int] = {}
-    replicas = 0
+    used = replicas = 0
+    free: dict[str, int] = {}
     for item in (target for chain in status.chains for target in chain.targets):
-        node, report = item.target.node_id, item.report
+        report = item.report
         replicas += 1
-        used[node] += report.used_bytes
-        free[node] = max(free.get(node, 0), report.capacity_bytes - report.used_bytes)
+        used += report.used_bytes
+        disk = report.disk or f"node {item.target.node_id}"
+        free[disk] = max(free.get(disk, 0), report.capacity_bytes - report.used_bytes)
     if not replicas:
         return 0, 0
     chains, available = len(status.chains), sum(free.values())
-    return (used.total() + available) * chains // replicas, available * chains // replicas
+    return (used + available) * chains // replicas, available * chains // replicas
 
 
 async def count_inodes(tr: Transaction) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,7 +21,6 @@ from storage_service.store.types import StoreIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence
-    from pathlib import Path
 
     from chain_replication import actions as act
     from fireflyfs.ids import ChainId, Generation, NodeId, TargetId
@@ -45,11 +45,13 @@ class Target:
         local_changed: Callable[[], None],
         lost_content: Path,
     ) -> None:
-        """``lost_content``: a mark that the store was found empty, kept until it is synced."""
+        """``lost_content``: a mark that the store was found empty, kept until it is synced; it lies
+        on the disk of the store."""
         self.target_id = target
         self._tell = local_changed
         self._lost_content = lost_content
         self.store = store
+        self._disk = disk_name(lost_content.parent)
         self._nursery = nursery
         self.driver = Driver(
             target,
@@ -87,6 +89,7 @@ class Target:
             chain_version=standing.chain_version,
             reason=standing.reason,
             sync_remaining=self._resync.remaining,
+            disk=self._disk,
         )
         try:
             usage = self.store.usage()
@@ -96,6 +99,12 @@ class Target:
         report.used_bytes, report.capacity_bytes = usage.used, usage.capacity
         report.chunks = usage.chunks
         return report
+
+
+def disk_name(directory: Path) -> str:
+    """The same for all directories of one file system of one running kernel."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot}:{directory.stat().st_dev}"
 
 
 class Targets:

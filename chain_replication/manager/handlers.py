@@ -142,6 +142,7 @@ def _target_status(manager: Manager, target: ChainTarget) -> pb.TargetStatus:
                 chunks=report.chunks,
                 reason=report.reason,
                 sync_remaining=report.sync_remaining,
+                disk=report.disk,
             )
         )
     return status
@@ -186,4 +187,5 @@ def _report(report: pb.TargetReport) -> Report:
         report.chunks,
         report.reason[:_MAX_REASON],
         report.sync_remaining,
+        report.disk[:_MAX_REASON],
     )

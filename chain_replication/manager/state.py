@@ -61,6 +61,7 @@ class Report:
     chunks: int = 0
     reason: str = ""
     sync_remaining: int = 0
+    disk: str = ""
 
 
 @dataclass(frozen=True, slots=True)

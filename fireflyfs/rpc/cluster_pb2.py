@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66ireflyfs/rpc/cluster.proto\x12\rfireflyfs.rpc\"\x86\x01\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.fireflyfs.rpc.NodeRole\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x11\n\taddresses\x18\x05 \x03(\t\x12\r\n\x05\x61live\x18\x06 \x01(\x08\"`\n\x0f\x43hainTargetInfo\x12\x11\n\ttarget_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.fireflyfs.rpc.TargetState\"_\n\tChainInfo\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12/\n\x07targets\x18\x03 \x03(\x0b\x32\x1e.fireflyfs.rpc.ChainTargetInfo\"\x85\x01\n\x0cRoutingTable\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12&\n\x05nodes\x18\x03 \x03(\x0b\x32\x17.fireflyfs.rpc.NodeInfo\x12(\n\x06\x63hains\x18\x04 \x03(\x0b\x32\x18.fireflyfs.rpc.ChainInfo\"\xcc\x01\n\x0cTargetReport\x12\x11\n\ttarget_id\x18\x01 \x01(\x04\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.fireflyfs.rpc.TargetLocalState\x12\x15\n\rchain_version\x18\x03 \x01(\x04\x12\x12\n\nused_bytes\x18\x04 \x01(\x04\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06\x63hunks\x18\x06 \x01(\x04\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x16\n\x0esync_remaining\x18\x08 \x01(\x04\"\xc1\x01\n\x10HeartbeatRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12%\n\x04role\x18\x04 \x01(\x0e\x32\x17.fireflyfs.rpc.NodeRole\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x11\n\taddresses\x18\x06 \x03(\t\x12,\n\x07targets\x18\x07 \x03(\x0b\x32\x1b.fireflyfs.rpc.TargetReport\"@\n\x0eHeartbeatReply\x12\x17\n\x0frouting_version\x18\x01 \x01(\x04\x12\x15\n\rlease_seconds\x18\x02 \x01(\x01\"T\n\x11GetRoutingRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x15\n\rknown_version\x18\x02 \x01(\x04\x12\x14\n\x0cwait_seconds\x18\x03 \x01(\x01\"?\n\x0fGetRoutingReply\x12,\n\x07routing\x18\x01 \x01(\x0b\x32\x1b.fireflyfs.rpc.RoutingTable\"k\n\x0fRegisterRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.fireflyfs.rpc.NodeRole\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07targets\x18\x04 \x01(\r\"G\n\rRegisterReply\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x12\n\ntarget_ids\x18\x02 \x03(\x04\x12\x11\n\twas_heard\x18\x03 \x01(\x08\";\n\x13\x43reateChainsRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\r\"&\n\x11\x43reateChainsReply\x12\x11\n\tchain_ids\x18\x01 \x03(\r\"&\n\x10GetStatusRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\"k\n\x0cTargetStatus\x12.\n\x06target\x18\x01 \x01(\x0b\x32\x1e.fireflyfs.rpc.ChainTargetInfo\x12+\n\x06report\x18\x02 \x01(\x0b\x32\x1b.fireflyfs.rpc.TargetReport\"s\n\x0b\x43hainStatus\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12,\n\x07targets\x18\x03 \x03(\x0b\x32\x1b.fireflyfs.rpc.TargetStatus\x12\x13\n\x0blast_change\x18\x04 \x01(\t\"T\n\nNodeStatus\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.fireflyfs.rpc.NodeInfo\x12\x1f\n\x17seconds_since_heartbeat\x18\x02 \x01(\x01\"\x7f\n\x0eGetStatusReply\x12\x17\n\x0frouting_version\x18\x01 \x01(\x04\x12(\n\x05nodes\x18\x02 \x03(\x0b\x32\x19.fireflyfs.rpc.NodeStatus\x12*\n\x06\x63hains\x18\x03 \x03(\x0b\x32\x1a.fireflyfs.rpc.ChainStatus*<\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x0b\n\x07STORAGE\x10\x01\x12\x08\n\x04META\x10\x02*l\n\x0bTargetState\x12\x1c\n\x18TARGET_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07SERVING\x10\x01\x12\x0b\n\x07LASTSRV\x10\x02\x12\x0b\n\x07SYNCING\x10\x03\x12\x0b\n\x07WAITING\x10\x04\x12\x0b\n\x07OFFLINE\x10\x05*o\n\x10TargetLocalState\x12\"\n\x1eTARGET_LOCAL_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eLOCAL_UPTODATE\x10\x01\x12\x10\n\x0cLOCAL_ONLINE\x10\x02\x12\x11\n\rLOCAL_OFFLINE\x10\x03\x32\x93\x03\n\x07\x43luster\x12K\n\tHeartbeat\x12\x1f.fireflyfs.rpc.HeartbeatRequest\x1a\x1d.fireflyfs.rpc.HeartbeatReply\x12N\n\nGetRouting\x12 .fireflyfs.rpc.GetRoutingRequest\x1a\x1e.fireflyfs.rpc.GetRoutingReply\x12H\n\x08Register\x12\x1e.fireflyfs.rpc.RegisterRequest\x1a\x1c.fireflyfs.rpc.RegisterReply\x12T\n\x0c\x43reateChains\x12\".fireflyfs.rpc.CreateChainsRequest\x1a .fireflyfs.rpc.CreateChainsReply\x12K\n\tGetStatus\x12\x1f.fireflyfs.rpc.GetStatusRequest\x1a\x1d.fireflyfs.rpc.GetStatusReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66ireflyfs/rpc/cluster.proto\x12\rfireflyfs.rpc\"\x86\x01\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.fireflyfs.rpc.NodeRole\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x11\n\taddresses\x18\x05 \x03(\t\x12\r\n\x05\x61live\x18\x06 \x01(\x08\"`\n\x0f\x43hainTargetInfo\x12\x11\n\ttarget_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.fireflyfs.rpc.TargetState\"_\n\tChainInfo\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12/\n\x07targets\x18\x03 \x03(\x0b\x32\x1e.fireflyfs.rpc.ChainTargetInfo\"\x85\x01\n\x0cRoutingTable\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12&\n\x05nodes\x18\x03 \x03(\x0b\x32\x17.fireflyfs.rpc.NodeInfo\x12(\n\x06\x63hains\x18\x04 \x03(\x0b\x32\x18.fireflyfs.rpc.ChainInfo\"\xda\x01\n\x0cTargetReport\x12\x11\n\ttarget_id\x18\x01 \x01(\x04\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.fireflyfs.rpc.TargetLocalState\x12\x15\n\rchain_version\x18\x03 \x01(\x04\x12\x12\n\nused_bytes\x18\x04 \x01(\x04\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06\x63hunks\x18\x06 \x01(\x04\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x16\n\x0esync_remaining\x18\x08 \x01(\x04\x12\x0c\n\x04\x64isk\x18\t \x01(\t\"\xc1\x01\n\x10HeartbeatRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12%\n\x04role\x18\x04 \x01(\x0e\x32\x17.fireflyfs.rpc.NodeRole\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x11\n\taddresses\x18\x06 \x03(\t\x12,\n\x07targets\x18\x07 \x03(\x0b\x32\x1b.fireflyfs.rpc.TargetReport\"@\n\x0eHeartbeatReply\x12\x17\n\x0frouting_version\x18\x01 \x01(\x04\x12\x15\n\rlease_seconds\x18\x02 \x01(\x01\"T\n\x11GetRoutingRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x15\n\rknown_version\x18\x02 \x01(\x04\x12\x14\n\x0cwait_seconds\x18\x03 \x01(\x01\"?\n\x0fGetRoutingReply\x12,\n\x07routing\x18\x01 \x01(\x0b\x32\x1b.fireflyfs.rpc.RoutingTable\"k\n\x0fRegisterRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.fireflyfs.rpc.NodeRole\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07targets\x18\x04 \x01(\r\"G\n\rRegisterReply\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x12\n\ntarget_ids\x18\x02 \x03(\x04\x12\x11\n\twas_heard\x18\x03 \x01(\x08\";\n\x13\x43reateChainsRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\r\"&\n\x11\x43reateChainsReply\x12\x11\n\tchain_ids\x18\x01 \x03(\r\"&\n\x10GetStatusRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\"k\n\x0cTargetStatus\x12.\n\x06target\x18\x01 \x01(\x0b\x32\x1e.fireflyfs.rpc.ChainTargetInfo\x12+\n\x06report\x18\x02 \x01(\x0b\x32\x1b.fireflyfs.rpc.TargetReport\"s\n\x0b\x43hainStatus\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12,\n\x07targets\x18\x03 \x03(\x0b\x32\x1b.fireflyfs.rpc.TargetStatus\x12\x13\n\x0blast_change\x18\x04 \x01(\t\"T\n\nNodeStatus\x12%\n\x04node\x18\x01 \x01(\x0b\x32\x17.fireflyfs.rpc.NodeInfo\x12\x1f\n\x17seconds_since_heartbeat\x18\x02 \x01(\x01\"\x7f\n\x0eGetStatusReply\x12\x17\n\x0frouting_version\x18\x01 \x01(\x04\x12(\n\x05nodes\x18\x02 \x03(\x0b\x32\x19.fireflyfs.rpc.NodeStatus\x12*\n\x06\x63hains\x18\x03 \x03(\x0b\x32\x1a.fireflyfs.rpc.ChainStatus*<\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x0b\n\x07STORAGE\x10\x01\x12\x08\n\x04META\x10\x02*l\n\x0bTargetState\x12\x1c\n\x18TARGET_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07SERVING\x10\x01\x12\x0b\n\x07LASTSRV\x10\x02\x12\x0b\n\x07SYNCING\x10\x03\x12\x0b\n\x07WAITING\x10\x04\x12\x0b\n\x07OFFLINE\x10\x05*o\n\x10TargetLocalState\x12\"\n\x1eTARGET_LOCAL_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eLOCAL_UPTODATE\x10\x01\x12\x10\n\x0cLOCAL_ONLINE\x10\x02\x12\x11\n\rLOCAL_OFFLINE\x10\x03\x32\x93\x03\n\x07\x43luster\x12K\n\tHeartbeat\x12\x1f.fireflyfs.rpc.HeartbeatRequest\x1a\x1d.fireflyfs.rpc.HeartbeatReply\x12N\n\nGetRouting\x12 .fireflyfs.rpc.GetRoutingRequest\x1a\x1e.fireflyfs.rpc.GetRoutingReply\x12H\n\x08Register\x12\x1e.fireflyfs.rpc.RegisterRequest\x1a\x1c.fireflyfs.rpc.RegisterReply\x12T\n\x0c\x43reateChains\x12\".fireflyfs.rpc.CreateChainsRequest\x1a .fireflyfs.rpc.CreateChainsReply\x12K\n\tGetStatus\x12\x1f.fireflyfs.rpc.GetStatusRequest\x1a\x1d.fireflyfs.rpc.GetStatusReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fireflyfs.rpc.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODEROLE']._serialized_start=1898
-  _globals['_NODEROLE']._serialized_end=1958
-  _globals['_TARGETSTATE']._serialized_start=1960
-  _globals['_TARGETSTATE']._serialized_end=2068
-  _globals['_TARGETLOCALSTATE']._serialized_start=2070
-  _globals['_TARGETLOCALSTATE']._serialized_end=2181
+  _globals['_NODEROLE']._serialized_start=1912
+  _globals['_NODEROLE']._serialized_end=1972
+  _globals['_TARGETSTATE']._serialized_start=1974
+  _globals['_TARGETSTATE']._serialized_end=2082
+  _globals['_TARGETLOCALSTATE']._serialized_start=2084
+  _globals['_TARGETLOCALSTATE']._serialized_end=2195
   _globals['_NODEINFO']._serialized_start=47
   _globals['_NODEINFO']._serialized_end=181
   _globals['_CHAINTARGETINFO']._serialized_start=183
@@ -46,33 +46,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTINGTABLE']._serialized_start=379
   _globals['_ROUTINGTABLE']._serialized_end=512
   _globals['_TARGETREPORT']._serialized_start=515
-  _globals['_TARGETREPORT']._serialized_end=719
-  _globals['_HEARTBEATREQUEST']._serialized_start=722
-  _globals['_HEARTBEATREQUEST']._serialized_end=915
-  _globals['_HEARTBEATREPLY']._serialized_start=917
-  _globals['_HEARTBEATREPLY']._serialized_end=981
-  _globals['_GETROUTINGREQUEST']._serialized_start=983
-  _globals['_GETROUTINGREQUEST']._serialized_end=1067
-  _globals['_GETROUTINGREPLY']._serialized_start=1069
-  _globals['_GETROUTINGREPLY']._serialized_end=1132
-  _globals['_REGISTERREQUEST']._serialized_start=1134
-  _globals['_REGISTERREQUEST']._serialized_end=1241
-  _globals['_REGISTERREPLY']._serialized_start=1243
-  _globals['_REGISTERREPLY']._serialized_end=1314
-  _globals['_CREATECHAINSREQUEST']._serialized_start=1316
-  _globals['_CREATECHAINSREQUEST']._serialized_end=1375
-  _globals['_CREATECHAINSREPLY']._serialized_start=1377
-  _globals['_CREATECHAINSREPLY']._serialized_end=1415
-  _globals['_GETSTATUSREQUEST']._serialized_start=1417
-  _globals['_GETSTATUSREQUEST']._serialized_end=1455
-  _globals['_TARGETSTATUS']._serialized_start=1457
-  _globals['_TARGETSTATUS']._serialized_end=1564
-  _globals['_CHAINSTATUS']._serialized_start=1566
-  _globals['_CHAINSTATUS']._serialized_end=1681
-  _globals['_NODESTATUS']._serialized_start=1683
-  _globals['_NODESTATUS']._serialized_end=1767
-  _globals['_GETSTATUSREPLY']._serialized_start=1769
-  _globals['_GETSTATUSREPLY']._serialized_end=1896
-  _globals['_CLUSTER']._serialized_start=2184
-  _globals['_CLUSTER']._serialized_end=2587
+  _globals['_TARGETREPORT']._serialized_end=733
+  _globals['_HEARTBEATREQUEST']._serialized_start=736
+  _globals['_HEARTBEATREQUEST']._serialized_end=929
+  _globals['_HEARTBEATREPLY']._serialized_start=931
+  _globals['_HEARTBEATREPLY']._serialized_end=995
+  _globals['_GETROUTINGREQUEST']._serialized_start=997
+  _globals['_GETROUTINGREQUEST']._serialized_end=1081
+  _globals['_GETROUTINGREPLY']._serialized_start=1083
+  _globals['_GETROUTINGREPLY']._serialized_end=1146
+  _globals['_REGISTERREQUEST']._serialized_start=1148
+  _globals['_REGISTERREQUEST']._serialized_end=1255
+  _globals['_REGISTERREPLY']._serialized_start=1257
+  _globals['_REGISTERREPLY']._serialized_end=1328
+  _globals['_CREATECHAINSREQUEST']._serialized_start=1330
+  _globals['_CREATECHAINSREQUEST']._serialized_end=1389
+  _globals['_CREATECHAINSREPLY']._serialized_start=1391
+  _globals['_CREATECHAINSREPLY']._serialized_end=1429
+  _globals['_GETSTATUSREQUEST']._serialized_start=1431
+  _globals['_GETSTATUSREQUEST']._serialized_end=1469
+  _globals['_TARGETSTATUS']._serialized_start=1471
+  _globals['_TARGETSTATUS']._serialized_end=1578
+  _globals['_CHAINSTATUS']._serialized_start=1580
+  _globals['_CHAINSTATUS']._serialized_end=1695
+  _globals['_NODESTATUS']._serialized_start=1697
+  _globals['_NODESTATUS']._serialized_end=1781
+  _globals['_GETSTATUSREPLY']._serialized_start=1783
+  _globals['_GETSTATUSREPLY']._serialized_end=1910
+  _globals['_CLUSTER']._serialized_start=2198
+  _globals['_CLUSTER']._serialized_end=2601
 # @@protoc_insertion_point(module_scope)

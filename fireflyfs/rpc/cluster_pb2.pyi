@@ -91,7 +91,7 @@ class RoutingTable(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., version: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeInfo, _Mapping]]] = ..., chains: _Optional[_Iterable[_Union[ChainInfo, _Mapping]]] = ...) -> None: ...
 
 class TargetReport(_message.Message):
-    __slots__ = ("target_id", "state", "chain_version", "used_bytes", "capacity_bytes", "chunks", "reason", "sync_remaining")
+    __slots__ = ("target_id", "state", "chain_version", "used_bytes", "capacity_bytes", "chunks", "reason", "sync_remaining", "disk")
     TARGET_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     CHAIN_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,7 @@ class TargetReport(_message.Message):
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SYNC_REMAINING_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
     target_id: int
     state: TargetLocalState
     chain_version: int
@@ -108,7 +109,8 @@ class TargetReport(_message.Message):
     chunks: int
     reason: str
     sync_remaining: int
-    def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[TargetLocalState, str]] = ..., chain_version: _Optional[int] = ..., used_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., chunks: _Optional[int] = ..., reason: _Optional[str] = ..., sync_remaining: _Optional[int] = ...) -> None: ...
+    disk: str
+    def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[TargetLocalState, str]] = ..., chain_version: _Optional[int] = ..., used_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., chunks: _Optional[int] = ..., reason: _Optional[str] = ..., sync_remaining: _Optional[int] = ..., disk: _Optional[str] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ("cluster_id", "node_id", "generation", "role", "name", "addresses", "targets")

@@ -146,6 +146,16 @@ async def test_statfs_and_flush(world: World) -> None:
     assert usable(cluster_pb2.GetStatusReply()) == (0, 0)
 
 
+def test_a_disk_of_several_nodes_is_counted_once() -> None:
+    status = cluster_pb2.GetStatusReply()
+    chain = status.chains.add(chain_id=1)
+    for node in (1, 2, 3):
+        target = cluster_pb2.ChainTargetInfo(node_id=node)
+        report = cluster_pb2.TargetReport(used_bytes=10, capacity_bytes=310, disk="boot:7")
+        chain.targets.append(cluster_pb2.TargetStatus(target=target, report=report))
+    assert usable(status) == (110, 100)
+
+
 I64 = st.integers(-(2**63), 2**63 - 1)
 U64 = st.integers(0, 2**64 - 1)
 
