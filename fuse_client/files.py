@@ -28,6 +28,7 @@ from fireflyfs.rpc.meta_pb2 import (
 )
 from fireflyfs.rpc.methods import MetaRpc
 from fuse_client.handles import OpenFile
+from fuse_client.translate import CACHE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -96,6 +97,8 @@ class Files:
         if reply.created:
             known.opens += 1
             known.opened(reply.inode)
+            # The kernel asks for capabilities before the first write: a new file has none.
+            known.plain_until = trio.current_time() + CACHE_SECONDS
             return OpenFile(known, flags), reply.inode
         file, _ = await self.open(known, flags, request.caller)
         return file, known.inode
