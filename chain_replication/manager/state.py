@@ -16,10 +16,10 @@ dead.
 ``membership.next_chain`` as ONLINE, so a restart counts exactly once. A restart is not judged by
 what was true before it: after ``kill -9`` of all nodes, the first that returns must not be demoted
 because the others, silent for less than the bound, still look alive; they may never return, and all
-hold every acknowledged write. So a node is judged once each node that serves beside it was heard
-after the announcement, or is dead, or is itself being judged. That takes one heartbeat interval
-when the others live, and at most ``FAILURE_SECONDS``. All its chains are decided in that change,
-so a node with a chain that must be left as it is yet is not judged yet.
+hold every acknowledged write. So a node is judged once each node that serves beside it is dead, or
+was heard after the announcement and goes on or is itself being judged. That takes one heartbeat
+interval when the others live, and at most ``FAILURE_SECONDS``. All its chains are decided in that
+change, so a node with a chain that must be left as it is yet is not judged yet.
 
 **The first start** of a node (stored generation 0) is no restart: nothing was ever acknowledged
 without it by a chain in which it serves.
@@ -249,9 +249,9 @@ class State:
         for peer in self._serving_peers(node):
             presence = self._presence[peer]
             heard_since = presence.heard and presence.since >= announced_at
-            if peer in ready or self.silent(peer, now):
+            if self.silent(peer, now):
                 continue
-            if self._announced(peer) or not heard_since:
+            if not heard_since or (self._announced(peer) and peer not in ready):
                 return False
         return True
 

@@ -31,3 +31,17 @@ def test_a_restart_beside_another_that_serves_is_not_taken_for_having_gone_on() 
     world.tick(4, A, B)
     assert world.states()[A] in (Y, W, L)
     assert world.states()[B] is S
+
+
+def test_one_that_restarted_and_died_at_once_is_not_chosen_over_those_that_live() -> None:
+    world = make_running()
+    world.now += 0.1
+    world.start(C)  # all were killed; this one comes back first, and is gone for good
+    world.beat(C)
+    world.now += 0.5
+    for node in (A, B):
+        world.start(node)
+        world.beat(node)
+    world.tick(5, A, B)
+    assert world.states()[C] is F
+    assert S in (world.states()[A], world.states()[B])
