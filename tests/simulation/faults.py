@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from chain_replication import events as ev
     from fireflyfs.ids import NodeId
+    from fireflyfs.routing import ChainTarget
     from tests.simulation.targets import Target
 
 _AIMS: tuple[type, ...] = (
@@ -43,6 +44,10 @@ class Faults:
             "aimed kill": self._aimed_kill,
             "power": self._power,
             "power all": self._power_all,
+            "aimed kill all": self._aimed_kill_all,
+            "aimed power": self._aimed_power,
+            "empty disk": self._empty_disk,
+            "split": self._split,
             "pause": self._pause,
             "isolate": self._isolate,
             "cut": self._cut,
@@ -113,7 +118,7 @@ class Faults:
 
     def _outage(self) -> float:
         """Mean seconds: short as a restart, or longer than the failure detector's patience."""
-        return self._random.choice([0.05, 0.5, 3.0, 6.0])
+        return self._random.choice([0.05, 0.5, 3.0, 8.0])
 
     # Nodes
 
@@ -134,18 +139,25 @@ class Faults:
             self._kill_node(node)
 
     def _aimed_kill(self) -> None:
-        """Shortly after the next action of some kind, of the node that takes it or of another."""
+        """Of the node that takes the action, or of another."""
         other = self._node() if self._random.random() < 0.3 else None
+        self._aim_at(lambda node: self._kill_node(other or node))
+
+    def _aimed_kill_all(self) -> None:
+        self._aim_at(lambda _: self._kill_all())
+
+    def _aimed_power(self) -> None:
+        self._aim_at(self._cut_power)
+
+    def _aim_at(self, strike: Callable[[NodeId], None]) -> None:
+        """Shortly after the next action of some kind."""
 
         def fire(node: NodeId) -> None:
-            victim = other or node
-            self._kernel.at(self._random.random() * 0.002, lambda: self._kill_unless_over(victim))
+            self._kernel.at(
+                self._random.random() * 0.002, lambda: None if self._over else strike(node)
+            )
 
         self._aim = self._random.choice(_AIMS), fire
-
-    def _kill_unless_over(self, node: NodeId) -> None:
-        if not self._over:
-            self._kill_node(node)
 
     def _stepped(self, target: Target, event: ev.Event, actions: list[act.Action]) -> None:
         self._watched(target, event, actions)
@@ -170,6 +182,34 @@ class Faults:
         for target in life.targets.values():
             target.store.cut_power()
 
+    def _empty_disk(self) -> None:
+        """Of a node that is not needed: each of its chains is served by a good copy elsewhere."""
+        node = self._node()
+        life = self._world.nodes[node]
+        if not life.process.alive or self._is_needed(node):
+            return
+        self._kill_node(node)
+        self._kernel.probe("emptied disk replaced")
+        self._kernel.trace(life.process.name, "lost its disks")
+        for target in life.targets.values():
+            target.store.empty()
+
+    def _is_needed(self, node: NodeId) -> bool:
+        """One of its chains is served by no good copy elsewhere."""
+        return any(
+            not any(t.node_id != node and self._is_good(t) for t in record.chain.serving)
+            for record in self._world.shared.table.chains.values()
+            if any(t.node_id == node for t in record.chain.targets)
+        )
+
+    def _is_good(self, target: ChainTarget) -> bool:
+        """And is known to go on: one that restarts may yet be told to wait for others."""
+        store, life = self._world.stores[target.target_id], self._world.nodes[target.node_id]
+        known = self._world.shared.table.nodes[target.node_id].node.generation == life.generation
+        damaged = store.tainted or store.emptied or store.failure is not None
+        serves = life.targets[target.target_id].standing.is_serving
+        return life.process.alive and known and serves and not damaged
+
     def _pause(self) -> None:
         process = self._world.nodes[self._node()].process
         process.pause()
@@ -189,6 +229,12 @@ class Faults:
         one, other = self._random.sample(self._everybody(), 2)
         both = self._random.random() < 0.5
         self._sever([(one, other), (other, one)] if both else [(one, other)])
+
+    def _split(self) -> None:
+        """Two camps that do not hear each other."""
+        camp = [name for name in self._everybody() if self._random.random() < 0.5]
+        others = [name for name in self._everybody() if name not in camp]
+        self._sever([way for a in camp for b in others for way in ((a, b), (b, a))])
 
     def _everybody(self) -> list[str]:
         clients = [client.process.name for client in self._world.clients]
@@ -253,6 +299,8 @@ class Faults:
         """Until the node is restarted."""
         node = self._node()
         life = self._world.nodes[node]
+        if self._is_needed(node):
+            return
         store = self._random.choice(list(life.targets.values())).store
         store.failure = "EIO"
         self._later(6.0, lambda: self._kill_node(node))

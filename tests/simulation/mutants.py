@@ -27,9 +27,7 @@ from chain_replication.versions import Decision, Tombstones, Verdict
 from fireflyfs.routing import LocalState, PublicState
 from fireflyfs.updates import UpdateKind
 from tests.simulation.manager import SharedTable
-from tests.simulation.messages import Forwarding
 from tests.simulation.node import StorageNode
-from tests.simulation.resync import Resync
 from tests.simulation.run import simulate
 from tests.simulation.targets import Target
 
@@ -106,7 +104,7 @@ def _ack_before_successor() -> list[Substitution]:
     return [(Pipeline, "persisted", persisted)]
 
 
-@mutant("any attempt's acknowledgement counts")
+@mutant("an acknowledgement of a former successor counts")
 def _late_acknowledgement() -> list[Substitution]:
     original = Pipeline.acknowledged
 
@@ -116,7 +114,7 @@ def _late_acknowledgement() -> list[Substitution]:
             event = replace(event, attempt=operation.attempt)
         original(self, event)
 
-    return [(Pipeline, "acknowledged", acknowledged)]
+    return [(Pipeline, "acknowledged", acknowledged), (Target, "_cancel_forward", _nothing)]
 
 
 @mutant("do not forward again after a chain change")
@@ -131,19 +129,6 @@ def _no_reroute() -> list[Substitution]:
 @mutant("serve a dirty read")
 def _dirty_read() -> list[Substitution]:
     return [(Pipeline, "readable", lambda *_: True)]
-
-
-@mutant("apply over a gap")
-def _apply_over_a_gap() -> list[Substitution]:
-    original = versions.decide_forward
-
-    def decide(*args: Any, **kwargs: Any) -> Decision:
-        decision = original(*args, **kwargs)
-        if decision.verdict is Verdict.GAP:
-            return Decision(Verdict.APPLY, kwargs["version"])
-        return decision
-
-    return [(turn, "decide_forward", decide)]
 
 
 @mutant("apply a repeated forward again")
@@ -282,28 +267,18 @@ def _always_up_to_date() -> list[Substitution]:
 
 @mutant("no barrier before a resync")
 def _no_barrier() -> list[Substitution]:
-    def barrier(self: Pipeline, request: int) -> None:
+    def barrier(self: Pipeline, request: int, **_: object) -> None:
         self.actions.append(act.Reply(request, 0, 0, 0))
 
     return [(Pipeline, "barrier", barrier)]
 
 
-@mutant("resync beside the queue of the chunk")
-def _resync_without_lock() -> list[Substitution]:
-    async def move(self: Resync, chunk: bytes) -> None:
-        target, start = self._target, self._start
-        version, content = target.store.read(chunk)
-        meta = target.store.meta(chunk)
-        kind = UpdateKind.REPLACE if version else UpdateKind.REMOVE
-        update = ev.Update(chunk, kind, 0, len(content), (), 0, 0)
-        tags = meta.tags if meta is not None else ()
-        await target.process.sleep(0.01)
-        message = Forwarding(
-            self._chain(), start.chain_version, target.target, version, update, content, tags
-        )
-        await self._call("forward", message)
+@mutant("recovery writes over what is newer")
+def _recovery_overwrites() -> list[Substitution]:
+    def decide(*_: Any, version: int, **__: Any) -> Decision:
+        return Decision(Verdict.APPLY, version)
 
-    return [(Resync, "_move", move)]
+    return [(turn, "decide_recovery", decide)]
 
 
 @mutant("compare lengths only")

@@ -69,6 +69,8 @@ class StorageNode:
             store.open(process)
             self.targets[number] = Target(self, number, store)
             self.targets[number].observe = watch.stepped
+            if store.emptied:
+                self.targets[number].standing.lose_content("its content was lost")
         self._by_chain: dict[int, Target] = {}
         network.listen(process.name, self)
         process.spawn(self._beat())

@@ -16,7 +16,7 @@ CONVERGES = 90.0
 _KINDS = (
     "kill", "kill all", "aimed kill", "power", "power all", "pause", "isolate", "cut",
     "manager kill", "manager takeover", "manager pause", "slow disk", "full disk", "bad disk",
-    "kv trouble",
+    "kv trouble", "aimed kill all", "aimed power", "empty disk", "split",
 )  # fmt: skip
 
 

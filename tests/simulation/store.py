@@ -95,6 +95,8 @@ class SimStore:
         self._unheard = 0
         self.tainted = False
         """A power cut may have taken acknowledged updates, and nobody has replaced them yet."""
+        self.emptied = False
+        """The disk was replaced by an empty one, and nobody has filled it yet."""
 
     def open(self, process: Process) -> None:
         self._process = process
@@ -217,6 +219,12 @@ class SimStore:
             change()
         self._queue.clear()
         self._process = None
+
+    def empty(self) -> None:
+        """After ``close``."""
+        self.records.clear()
+        self._flush()
+        self.emptied, self.tainted = True, False
 
     def cut_power(self) -> None:
         """After ``close``."""

@@ -47,6 +47,7 @@ PROBES = (
     "chain without a serving replica",
     "revived from the tail",
     "lost by a power cut",
+    "emptied disk replaced",
     "client told that there is no space",
     "serves alone",
 )
@@ -96,7 +97,7 @@ class Watch:
         elif isinstance(event, ev.PendingsCommitted):
             self._activated(target)
         if target.standing.local is LocalState.UPTODATE and target.standing.synced:
-            target.store.tainted = False
+            target.store.tainted = target.store.emptied = False
         for action in actions:
             if isinstance(action, act.Forward):
                 self._forwarded(target, action)
@@ -172,7 +173,9 @@ class Watch:
             record = store.records.get(update.chunk)
             tags = record.meta().tags if record is not None else ()
             held = recorded(tags, update.client)
-            if not store.tainted and (held is None or held.sequence < update.sequence):
+            if not (store.tainted or store.emptied) and (
+                held is None or held.sequence < update.sequence
+            ):
                 self.kernel.violation(
                     f"version {version} of {update.chunk!r} is acknowledged, but target "
                     f"{target.target_id} serves without it"
