@@ -10,13 +10,14 @@ from chain_replication.manager.state import Beat, Report
 from fireflyfs.errors import Code, FsError
 from fireflyfs.ids import Generation, NodeId
 from fireflyfs.limits import HEARTBEAT_INTERVAL
-from fireflyfs.routing import PublicState, Role, Routing
+from fireflyfs.routing import LocalState, Role, Routing
 from tests.simulation.kernel import Future, Process
 from tests.simulation.targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from chain_replication.standing import Standing
     from fireflyfs.ids import TargetId
     from tests.simulation.messages import (
         Finishing,
@@ -214,15 +215,13 @@ class StorageNode:
     async def _flush(self, message: Flushing) -> None:
         target = self._of_chain(message.chain)
         standing = target.standing
-        standing.check_version(message.chain_version)
-        standing.check_serving()
+        _check_takes_updates(standing, message.chain_version)
         mine = target.store.flush()
         successor = standing.successor
-        if successor is not None and successor.state is PublicState.SERVING:
+        if successor is not None:
             await self.call(successor.node_id, "flush", message, timeout=FLUSH_SECONDS)
         await mine
-        standing.check_version(message.chain_version)
-        standing.check_serving()
+        _check_takes_updates(standing, message.chain_version)
         self.check_lease()
 
     async def _list(self, message: Listing) -> tuple[Any, bool]:
@@ -237,6 +236,17 @@ class StorageNode:
         return found, len(found) < message.limit
 
     async def _sync_done(self, message: Finishing) -> None:
-        await self._of_chain(message.chain).ask(
+        target = self._of_chain(message.chain)
+        target.standing.check_version(message.chain_version)
+        target.standing.check_syncing()
+        if target.standing.local is not LocalState.UPTODATE:
+            await target.store.flush()
+        await target.ask(
             lambda number: ev.SyncDone(number, message.chain_version), timeout=SYNC_SECONDS
         )
+
+
+def _check_takes_updates(standing: Standing, chain_version: int) -> None:
+    standing.check_version(chain_version)
+    if not standing.is_syncing:
+        standing.check_serving()

@@ -47,6 +47,10 @@ def draw(seed: int) -> Plan:
         repeat=rng.choice([0.0, 0.05, 0.2]) if harsh else 0.0,
         reset=rng.choice([0.0, 0.0, 0.02, 0.1]) if harsh else 0.0,
     )
+    faults = rng.sample(_KINDS, rng.choice([0, 1, 2, 3, 5]))
+    if "empty disk" in faults:
+        # What a dead node said must not come so late that it takes the last good copy's place.
+        weather.repeat, weather.straggler = 0.0, 0.05
     mix = [(Kind.WRITE, 1.0), (Kind.READ, rng.choice([0.3, 1.0, 2.0]))]
     if rng.random() < 0.3:
         mix.append((Kind.TRUNCATE, 0.3))
@@ -66,7 +70,7 @@ def draw(seed: int) -> Plan:
         seconds=rng.choice([8.0, 12.0]),
         weather=weather,
         drift=rng.choice([0.0, 0.0, 0.005]),
-        faults=rng.sample(_KINDS, rng.choice([0, 1, 2, 3, 5])),
+        faults=faults,
         every=rng.choice([0.3, 1.0, 3.0]),
     )
 
