@@ -32,14 +32,16 @@ from fireflyfs.net.messages import (
     UpdateRequest,
 )
 from fireflyfs.net.server import Response
-from fireflyfs.routing import ChainTarget, PublicState
+from fireflyfs.routing import LocalState
 from fireflyfs.updates import UpdateKind
 from storage_service.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from chain_replication.standing import Standing
     from fireflyfs.net.server import Request
+    from fireflyfs.routing import ChainTarget
     from storage_service.lease import Lease
     from storage_service.neighbours import Neighbours
     from storage_service.store.types import StoredChunk
@@ -125,19 +127,17 @@ class Handlers:
         )
 
     async def _flush(self, request: Request) -> Response:
-        """Ours and that of every serving target behind us, at the same time."""
+        """Ours and that of every target behind us, at the same time. The syncing one, too: it may
+        serve, and be the one that revives the chain, a moment later."""
         message = from_wire(FlushRequest, request.body)
         target = self._targets.of_chain(message.chain)
         standing = target.driver.standing
-        standing.check_version(message.chain_version)
-        standing.check_serving()
+        _check_takes_updates(standing, message.chain_version)
         jobs: list[Callable[[], Awaitable[None]]] = [target.store.flush]
-        successor = standing.successor
-        if successor is not None and successor.state is PublicState.SERVING:
-            jobs.append(partial(self._flush_behind, successor, message))
+        if standing.successor is not None:
+            jobs.append(partial(self._flush_behind, standing.successor, message))
         await together(jobs)
-        standing.check_version(message.chain_version)
-        standing.check_serving()
+        _check_takes_updates(standing, message.chain_version)
         self._lease.check()
         return Response()
 
@@ -163,12 +163,23 @@ class Handlers:
         target.driver.standing.check_syncing()
 
     async def _sync_done(self, request: Request) -> Response:
+        """What came by recovery may have been flushed where it came from, long ago: it is on our
+        medium, too, before we may serve."""
         message = from_wire(SyncDoneRequest, request.body)
         target = self._targets.of_chain(message.chain)
+        self._check_syncing(target, message.chain_version)
+        if target.driver.standing.local is not LocalState.UPTODATE:
+            await target.store.flush()
         await target.driver.ask(
             lambda number: ev.SyncDone(number, message.chain_version), timeout=SYNC_SECONDS
         )
         return Response()
+
+
+def _check_takes_updates(standing: Standing, chain_version: int) -> None:
+    standing.check_version(chain_version)
+    if not standing.is_syncing:
+        standing.check_serving()
 
 
 def _checked(message: UpdateRequest | ForwardRequest, payload: memoryview) -> ev.Update:

@@ -45,6 +45,8 @@ AT_ONCE = 4
 """Chunks on their way at once."""
 CALL_SECONDS = 5.0
 CHUNK_SECONDS = 30.0
+DONE_SECONDS = 20.0
+"""For the successor to flush what it was sent."""
 RETRY_SECONDS = 0.5
 CONFIRM_SECONDS = 1.0
 _BEFORE_ALL = bytes(CHUNK_ID_SIZE)
@@ -130,7 +132,7 @@ class Resync:
 
     async def _confirm(self, start: act.StartResync) -> None:
         request = SyncDoneRequest(self._chain(), start.chain_version)
-        await self._neighbours.call(start.target, Method.SYNC_DONE, request, timeout=CALL_SECONDS)
+        await self._neighbours.call(start.target, Method.SYNC_DONE, request, timeout=DONE_SECONDS)
 
     def _chain(self) -> int:
         chain = self._driver.standing.chain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ from fireflyfs.net.messages import (
     UpdateReply,
 )
 from fireflyfs.rpc import cluster_pb2 as pb
+from storage_service.store import flusher
+from storage_service.store.store import ChunkStore
 from tests.unit.storage_service.cluster import (
     CHAIN,
     OFFLINE,
@@ -196,6 +199,34 @@ async def test_flush_query_and_rot(tmp_path: Path) -> None:
         bad = (0, 1, 5)[results.index(Code.CHECKSUM)]
         await cluster.until_read(2, bad, Code.OK)
         assert await cluster.content(2, bad) == data
+
+
+async def test_a_target_has_flushed_what_it_was_sent_before_it_may_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[ChunkStore] = []
+    flush = ChunkStore.flush
+
+    async def noted(store: ChunkStore) -> None:
+        await flush(store)
+        flushed.append(store)
+
+    monkeypatch.setattr(flusher, "INTERVAL", math.inf)
+    async with running(tmp_path) as cluster:
+        await cluster.kill(3)
+        cluster.manager.chain((1, SERVING), (2, SERVING), (3, OFFLINE))
+        await cluster.write(0, 0, b"flushed before it came")
+        await cluster.call(1, Method.FLUSH, FlushRequest(CHAIN, cluster.manager.version))
+        monkeypatch.setattr(ChunkStore, "flush", noted)
+        await cluster.start(3)
+        cluster.manager.chain((1, SERVING), (2, SERVING), (3, SYNCING))
+        await cluster.settled(1, 2, 3)
+        assert len(flushed) == 1
+        await cluster.write(0, 0, b"flushed while it syncs")
+        await cluster.call(1, Method.FLUSH, FlushRequest(CHAIN, cluster.manager.version))
+        assert len(set(flushed[1:])) == 3
+        assert flushed[0] in flushed[1:]
+    monkeypatch.undo()
 
 
 def bad_updates(cluster: Cluster) -> list[tuple[Any, bytes | None, Code]]:
