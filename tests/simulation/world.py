@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from chain_replication.manager import growth
 from chain_replication.manager.records import Table
-from fireflyfs.routing import Role
+from fireflyfs.ids import ChainId
+from fireflyfs.routing import PublicState, Role
 from tests.simulation.client import Client
 from tests.simulation.history import History, Kind, Operation
 from tests.simulation.kernel import Kernel, Process
@@ -21,6 +22,7 @@ from tests.simulation.watch import Watch
 
 if TYPE_CHECKING:
     from fireflyfs.ids import NodeId, TargetId
+    from fireflyfs.routing import Chain
 
 MANAGERS = ("manager-0", "manager-1")
 RESTART_SECONDS = 0.5
@@ -145,6 +147,8 @@ class World:
                 return f"{client.process.name} still waits"
         for number, record in self.shared.table.chains.items():
             chain = record.chain
+            if self._is_lost(chain):
+                continue
             if len(chain.serving) < len(chain.targets):
                 states = ", ".join(f"{t.target_id} {t.state.name}" for t in chain.targets)
                 return f"chain {number} version {chain.version}: {states}"
@@ -157,9 +161,20 @@ class World:
                     return f"target {member.target_id} has updates in flight"
         return None
 
+    def _is_lost(self, chain: Chain) -> bool:
+        """Nothing but a person can help: the disk of each holder was replaced by an empty one,
+        after the manager had chosen it over others that were silent or had restarted."""
+        holders = [t for t in chain.targets if t.state is PublicState.LASTSRV]
+        lost = bool(holders) and all(self.stores[t.target_id].emptied for t in holders)
+        if lost:
+            self.kernel.probe("the last holder's disk was lost")
+        return lost
+
     def check_replicas(self) -> None:
         """At rest: all copies are the same."""
         for number, record in self.shared.table.chains.items():
+            if self._is_lost(record.chain):
+                continue
             targets = [member.target_id for member in record.chain.targets]
             copies = [self._copy(target) for target in targets]
             for target, copy in zip(targets, copies, strict=True):
@@ -184,6 +199,8 @@ class World:
 
         async def go() -> None:
             for chain, chunk in self.chunks:
+                if self._is_lost(self.shared.table.chains[ChainId(chain)].chain):
+                    continue
                 for kind in (Kind.READ, Kind.WRITE, Kind.READ):
                     operation: Operation = await client.perform(kind, chain, chunk)
                     if operation.end > self.kernel.now:
