@@ -86,9 +86,16 @@ async def running(base: Path) -> AsyncIterator[tuple[Nodes, Cluster, Sequence[Ch
         nursery.cancel_scope.cancel()
 
 
-async def all_serve(cluster: Cluster, count: int) -> None:
+async def all_serve(cluster: Cluster, count: int, *, after: int = 0) -> None:
+    """Wait for a routing in which each chain has ``count`` serving targets, and has changed since
+    version ``after``."""
+
+    def done() -> bool:
+        chains = cluster.routing.chains.values()
+        return all(len(c.serving) == count and c.version > after for c in chains)
+
     with trio.fail_after(20):
-        while not all(len(c.serving) == count for c in cluster.routing.chains.values()):
+        while not done():
             await cluster.refresh(cluster.routing.version, 1.0)
 
 
@@ -163,7 +170,7 @@ async def test_an_emptied_disk_does_not_revive_its_chains(tmp_path: Path, victim
         shutil.rmtree(tmp_path / f"node{victim}")
         for number in sorted((1, 2, 3), key=lambda n: n != victim):
             await nodes.start(number)
-        await all_serve(cluster, 3)
+        await all_serve(cluster, 3, after=1)
         for number in {1, 2, 3} - {victim}:
             await nodes.kill(number)
         await all_serve(cluster, 1)
