@@ -97,7 +97,8 @@ class Operations:
         """An operation that must act once for each (client, request id) of its caller.
 
         Raises:
-            FsError: as ``run``; ``INVALID`` for a request id that another method has used.
+            FsError: as ``run``; ``INVALID`` for a request id that another method has used;
+                ``NO_SPACE`` for a new inode when the store's disk is full.
         """
         caller = request.caller
         number = caller.request_id or secrets.randbits(63)
@@ -110,6 +111,8 @@ class Operations:
             if stored is not None:
                 return _answered(rpc, decode(ResultRow, stored))
             reply = await op(tr, request, context)
+            if creates and getattr(reply, "created", False) and not self._engine.has_room():
+                raise FsError(Code.NO_SPACE, "the disk of the metadata is full")
             tr.set(key, encode(ResultRow(context.now, rpc.name, reply.SerializeToString())))
             return reply
 

@@ -58,6 +58,7 @@ class Manager:
 
     async def run(self) -> Never:
         """Watch the clock. Raises FsError(NOT_SERVING) when another manager has taken over."""
+        said = ""
         while True:
             try:
                 await self._verify()
@@ -66,7 +67,11 @@ class Manager:
             except FsError as error:
                 if error.code is Code.NOT_SERVING:
                     raise
-                logger.error("cannot decide", extra={"reason": error})
+                if said != str(error):
+                    logger.error("cannot decide", extra={"reason": error})
+                said = str(error)
+            else:
+                said = ""
             await trio.sleep(TICK)
 
     # What is asked of it

@@ -99,6 +99,11 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def transaction(self) -> Transaction: ...
 
+    def has_room(self) -> bool:
+        """Whether the store should grow. Who wants to add names asks, so that on a full disk there
+        is room left to record removals; nothing is refused here."""
+        return True
+
     @abc.abstractmethod
     async def flush(self) -> None:
         """Every commit that returned before is on the medium (at once with FoundationDB)."""

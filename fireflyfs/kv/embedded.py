@@ -25,9 +25,9 @@ from fireflyfs.errors import Code, FsError
 from fireflyfs.kv.base import Engine
 from fireflyfs.kv.buffered import BufferedTransaction
 from fireflyfs.kv.embedded_file import FILE_NAME, Connection, failure, prepare_directory
-from fireflyfs.kv.embedded_sync import Syncer
+from fireflyfs.kv.embedded_sync import Syncer, free_and_total
 from fireflyfs.kv.watches import Watches
-from fireflyfs.limits import MAX_KV_SECONDS
+from fireflyfs.limits import MAX_KV_SECONDS, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,6 +40,9 @@ T = TypeVar("T")
 WATCH_POLL = 0.02
 """Seconds between two looks for commits of other processes."""
 _IDLE_CONNECTIONS = 8
+_RESERVED_PART = 64
+_MAX_RESERVE = 128 * MIB
+"""Half of what storage nodes leave free of the same disk (``storage_service.store.space``)."""
 _BUSY_PAUSE = 0.002
 _BUSY_TURNS = 16
 
@@ -82,6 +85,10 @@ class EmbeddedEngine(Engine):
     def transaction(self) -> EmbeddedTransaction:
         self.check()
         return EmbeddedTransaction(self)
+
+    def has_room(self) -> bool:
+        free, total = free_and_total(self._directory)
+        return free >= min(_MAX_RESERVE, total // _RESERVED_PART)
 
     async def flush(self) -> None:
         """A sync that began after the call; one serves all that wait for it."""

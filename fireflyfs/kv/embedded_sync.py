@@ -27,9 +27,18 @@ SYNC_SECONDS = 0.9
 CHECKPOINT_BYTES = 16 * MIB
 RESTART_BYTES = 64 * MIB
 """From this size on a checkpoint holds up writers, shortly, so that the WAL can start over."""
+SCARCE_BYTES = 256 * MIB
+"""With less left on the disk, the WAL is kept small at that cost."""
+SCARCE_CHECKPOINT_BYTES = 1 * MIB
 _BUSY_MS = 100
 
 _log = logging.getLogger(__name__)
+
+
+def free_and_total(directory: Path) -> tuple[int, int]:
+    """Bytes of the file system. Raises ``OSError``."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
 
 class Syncer:
@@ -99,11 +108,12 @@ class Syncer:
 
     def _checkpoint(self) -> None:
         size = self._wal.stat().st_size
-        if size < CHECKPOINT_BYTES:
+        scarce = free_and_total(self._wal.parent)[0] < SCARCE_BYTES
+        if size < (SCARCE_CHECKPOINT_BYTES if scarce else CHECKPOINT_BYTES):
             return
         try:
             self._connection.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
-            if size >= RESTART_BYTES:
+            if scarce or size >= RESTART_BYTES:
                 self._connection.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.BusyError:
             _log.debug("another process is at the checkpoint, or a reader holds it up")

@@ -50,10 +50,11 @@ class BlockFiles:
     def slots(self, size_class: int) -> int:
         return self._slots[size_class]
 
-    def grow(self, size_class: int) -> int:
-        """Preallocate more blocks at the end; how many. Larger files grow in larger steps."""
+    def grow(self, size_class: int, limit: int) -> int:
+        """Preallocate more blocks at the end; how many. Larger files grow in larger steps, of
+        ``limit`` bytes at most, but one block always."""
         size = block_size(size_class)
-        step = min(max(_MIN_STEP, self._slots[size_class] * size // 4), _MAX_STEP)
+        step = min(max(_MIN_STEP, self._slots[size_class] * size // 4), _MAX_STEP, limit)
         added = max(1, step // size)
         fd = self._fds.get(size_class)
         if fd is None:
@@ -125,6 +126,11 @@ class BlockFiles:
         """That the file system still offers."""
         status = os.statvfs(self._directory)
         return status.f_bavail * status.f_frsize
+
+    def total_bytes(self) -> int:
+        """The size of the file system."""
+        status = os.statvfs(self._directory)
+        return status.f_blocks * status.f_frsize
 
     def close(self) -> None:
         for fd in self._fds.values():

@@ -77,7 +77,8 @@ class Epochs:
         return self.open.is_dirty() or bool(self._closed or self._files.dirty)
 
     def close(self) -> list[Epoch]:
-        """End the epoch; all that are to be flushed now."""
+        """End the epoch; all that are to be flushed now. Raises ``FsError``: nothing was done."""
+        self._metadata.recover()
         self.open.files = self._files.take_dirty()
         self._closed.append(self.open)
         self.open = Epoch(self.open.number + 1)

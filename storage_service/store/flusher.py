@@ -35,8 +35,8 @@ class Flusher:
     async def flush(self) -> None:
         """Everything acknowledged before the call is durable on return.
 
-        Callers that arrive while a flush runs share the next one. Raises
-        ``FsError(TARGET_FAILED)``; the store takes no change afterwards.
+        Callers that arrive while a flush runs share the next one. Raises ``FsError``: NO_SPACE;
+        TARGET_FAILED, and the store takes no change afterwards.
         """
         wanted = self._begun + 1
         async with self._running:
@@ -56,12 +56,14 @@ class Flusher:
             self._writer.fail(f"flush: {error}")
             raise FsError(Code.TARGET_FAILED, translated(error, "flush").message) from error
         except FsError as error:
-            self._writer.fail(str(error))
+            if error.code is not Code.NO_SPACE:
+                self._writer.fail(str(error))
             raise
         await self._writer.act(lambda: self._epochs.settle(epochs, self._drafter))
 
     async def run(self) -> None:
         """Flush in the background, until cancelled or the store fails."""
+        said = ""
         while self._writer.failure is None:
             await trio.sleep(INTERVAL)
             if not self._epochs.is_dirty():
@@ -69,4 +71,8 @@ class Flusher:
             try:
                 await self.flush()
             except FsError as error:
-                _log.error("the store does not flush: %s", error)
+                if said != str(error):
+                    _log.error("the store does not flush: %s", error)
+                said = str(error)
+            else:
+                said = ""

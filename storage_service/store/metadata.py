@@ -15,6 +15,7 @@ cache and survive the death of the process; ``sync`` makes everything written be
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 from rocksdict import DBCompressionType, DBRecoveryMode, Options, Rdict, WriteBatch
@@ -30,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 Put = tuple[bytes, bytes | None]
 """A key and its new value; None deletes it."""
+
+_FULL = "No space left", "quota exceeded", "Writer has previous error"
 
 STORE_UUID = b"i"
 CHUNK, REDO, UNDO = b"c", b"r", b"u"
@@ -48,20 +51,26 @@ def undo_key(epoch: int, chunk: bytes) -> bytes:
 
 
 class Metadata:
-    """An open database. Every method may be called from any thread.
+    """An open database. Every method may be called from any thread, ``write``, ``recover`` and
+    ``close`` from one at a time.
 
-    Raises ``FsError``: NO_SPACE, or TARGET_FAILED for everything else that RocksDB reports.
+    Raises ``FsError``: NO_SPACE (nothing was done, and all goes on when there is room again), or
+    TARGET_FAILED for everything else that RocksDB reports.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._refuses = False
+        self._reading = threading.RLock()
+        """Held by reads, and while the instance is replaced."""
+        self._syncing = threading.Lock()
+        """Held by a sync, and while the instance is replaced."""
         self._db: Rdict | None = self._open()
 
     @property
     def _live(self) -> Rdict:
         if self._db is None:
-            raise FsError(Code.TARGET_FAILED, f"{self._path}: the metadata is not open")
+            raise FsError(Code.NO_SPACE, f"{self._path}: the metadata is closed until it has room")
         return self._db
 
     def _open(self) -> Rdict:
@@ -72,7 +81,8 @@ class Metadata:
 
     def get(self, key: bytes) -> bytes | None:
         try:
-            value: bytes | None = self._live.get(key)
+            with self._reading:
+                value: bytes | None = self._live.get(key)
         except FsError:
             raise
         except Exception as error:
@@ -81,16 +91,16 @@ class Metadata:
 
     def write(self, puts: Sequence[Put]) -> None:
         """All of it or nothing."""
-        if self._refuses:
-            self._reopen()
+        self.recover()
         batch = WriteBatch(raw_mode=True)
         for key, value in puts:
             if value is None:
                 batch.delete(key)
             else:
                 batch.put(key, value)
+        live = self._live
         try:
-            self._live.write(batch)
+            live.write(batch)
         except Exception as error:
             self._refuses = True
             raise _translated(error, f"{self._path}: metadata cannot be written") from error
@@ -98,30 +108,39 @@ class Metadata:
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """(key without prefix, value) from ``prefix + start`` on, in order."""
         try:
-            items: Iterator[tuple[Any, Any]] = self._live.items(from_key=prefix + start)
-            for key, value in items:
-                if not key.startswith(prefix):
-                    return
-                yield key[len(prefix) :], value
+            with self._reading:
+                items: Iterator[tuple[Any, Any]] = self._live.items(from_key=prefix + start)
+                for key, value in items:
+                    if not key.startswith(prefix):
+                        return
+                    yield key[len(prefix) :], value
         except FsError:
             raise
         except Exception as error:
             raise _translated(error, f"{self._path}: metadata cannot be read") from error
 
     def sync(self) -> None:
-        try:
-            self._live.flush_wal(True)
-        except Exception as error:
-            raise _translated(error, f"{self._path}: metadata cannot be synced") from error
+        with self._syncing:
+            live = self._live
+            try:
+                live.flush_wal(True)
+            except Exception as error:
+                raise _translated(error, f"{self._path}: metadata cannot be synced") from error
 
-    def _reopen(self) -> None:
+    def recover(self) -> None:
         """After a failed write RocksDB refuses all further ones; a fresh instance does not."""
-        self.close()
-        self._db = self._open()
-        self._refuses = False
+        if self._refuses:
+            with self._syncing, self._reading:
+                self._close()
+                self._db = self._open()
+            self._refuses = False
 
     def close(self) -> None:
         """Never raises: what RocksDB cannot write to its tables any more is in its log."""
+        with self._syncing, self._reading:
+            self._close()
+
+    def _close(self) -> None:
         if self._db is not None:
             try:
                 self._db.close()
@@ -144,5 +163,6 @@ def _options() -> Options:
 
 
 def _translated(error: Exception, message: str) -> FsError:
-    full = "No space left" in str(error) or "quota exceeded" in str(error)
+    # Of "previous errors" the write that met one has told; it is for that write to judge them.
+    full = any(sign in str(error) for sign in _FULL)
     return FsError(Code.NO_SPACE if full else Code.TARGET_FAILED, message)

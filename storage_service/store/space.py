@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     from storage_service.store.record import Location
 
 WARM_BYTES = 16 * MIB
-"""Free space that a quiet class keeps for the next writes; the rest is punched out."""
+"""Free space that a quiet class keeps for the next writes, at most; the rest is punched out."""
 _PUNCHES_A_TIME = 256
-_MAX_RESERVE = 64 * MIB
+_RESERVED_PART = 32
+_MAX_RESERVE = 256 * MIB
+_STEP_PART = 16
+"""Of what is left: all targets of a disk may grow at once, and the reserve must outlive it."""
 
 
 class Space:
     """Used by the writer thread only, but for the counters.
 
-    The last part of the file system (2 %, at most 64 MiB) is not given to chunks: the metadata
-    must be able to record removals when the disk is full.
+    The last part of the file system (1/32, at most 256 MiB) is not given to chunks: the metadata
+    of all targets, and of the cluster, must be able to record removals when the disk is full.
     """
 
     def __init__(self, files: BlockFiles) -> None:
@@ -37,7 +40,8 @@ class Space:
         """Bytes in used blocks."""
         self.warm = sum(len(m) * block_size(c) for c, m in enumerate(self._maps))
         """Bytes in free blocks that the file system still holds for us, at most."""
-        self.reserve = min(_MAX_RESERVE, files.free_bytes() // 50)
+        self.reserve = min(_MAX_RESERVE, files.total_bytes() // _RESERVED_PART)
+        self._warm_limit = min(WARM_BYTES, self.reserve // 4)
 
     def occupy(self, location: Location) -> bool:
         """Opening: a record refers to this block. False if it cannot be so."""
@@ -53,11 +57,11 @@ class Space:
         size_class = class_for(length)
         slots = self._maps[size_class]
         warm = slots.warm
-        slot = slots.take() if warm or not self._is_low() else None
+        if not warm and (room := self._room()) < block_size(size_class):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        slot = slots.take()
         if slot is None:
-            if self._is_low():
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            added = self._files.grow(size_class)
+            added = self._files.grow(size_class, room // _STEP_PART)
             slots.extend(added)
             self.warm += added * block_size(size_class)
             warm = slots.warm
@@ -69,8 +73,9 @@ class Space:
             self.warm -= block_size(size_class)
         return Block(size_class, slot)
 
-    def _is_low(self) -> bool:
-        return self._files.free_bytes() < self.reserve
+    def _room(self) -> int:
+        """Bytes that chunks may still take from the file system; negative within the reserve."""
+        return self._files.free_bytes() - self.reserve
 
     def require_room(self) -> None:
         """For writes that take no block but metadata. Raises ``OSError`` with ENOSPC."""
@@ -83,20 +88,22 @@ class Space:
         self.warm += block.size
 
     def has_excess(self) -> bool:
-        return any(m.warm * block_size(c) > WARM_BYTES for c, m in enumerate(self._maps))
+        return any(m.warm * block_size(c) > self._warm_limit for c, m in enumerate(self._maps))
 
     def trim(self, *, everything: bool = False) -> None:
         """Give free blocks of classes that took none since the last call back to the file system.
 
-        With ``everything``, of all classes and to the last block. Raises ``OSError``.
+        With ``everything``, and when the disk is full, of all classes and to the last block: what
+        one target holds back, another and the metadata need. Raises ``OSError``.
         """
+        everything = everything or self._room() <= 0
         for size_class, slots in enumerate(self._maps):
             if everything:
                 excess = limit = slots.warm
             elif size_class in self._busy:
                 continue
             else:
-                excess = slots.warm - WARM_BYTES // block_size(size_class)
+                excess = slots.warm - self._warm_limit // block_size(size_class)
                 limit = min(excess, _PUNCHES_A_TIME)
             if excess > 0:
                 self._punch(size_class, slots.cool(limit))

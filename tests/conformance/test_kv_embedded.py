@@ -18,10 +18,11 @@ import trio
 import trio.testing
 
 from fireflyfs.errors import Code, FsError
-from fireflyfs.kv import embedded_sync
+from fireflyfs.kv import embedded, embedded_sync
 from fireflyfs.kv.embedded import EmbeddedEngine, open_embedded
 from fireflyfs.kv.embedded_file import FILE_NAME, Connection
 from fireflyfs.kv.retry import transact
+from fireflyfs.limits import MIB
 from tests.conformance.kv_model import replay, run_interleaved
 from tests.conformance.kv_suite import KvSuite, content, put, refused, value_of
 
@@ -167,6 +168,35 @@ async def test_wal_is_synced_and_moved_in_the_background(
                 await trio.sleep(0.01)
         assert main_file.stat().st_size > 50_000
         assert await value_of(engine, b"k") == bytes(50_000)
+
+
+async def test_wal_is_kept_small_where_space_is_scarce(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_sync, "SYNC_SECONDS", 0.02)
+    monkeypatch.setattr(embedded_sync, "SCARCE_BYTES", 1 << 62)
+    monkeypatch.setattr(embedded_sync, "SCARCE_CHECKPOINT_BYTES", 10_000)
+    async with opened(tmp_path) as engine:
+        wal = tmp_path / f"{FILE_NAME}-wal"
+        await put(engine, k=bytes(50_000))
+        with trio.fail_after(10):
+            while wal.stat().st_size:  # noqa: ASYNC110 (a thread's doing)
+                await trio.sleep(0.01)
+        assert await value_of(engine, b"k") == bytes(50_000)
+
+
+async def test_there_is_room_until_the_reserve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as engine:
+        for free, total, room in (
+            (MIB, 64 * MIB, True),
+            (MIB - 1, 64 * MIB, False),
+            (128 * MIB, 1 << 50, True),
+            (128 * MIB - 1, 1 << 50, False),
+        ):
+            monkeypatch.setattr(embedded, "free_and_total", lambda _, now=(free, total): now)
+            assert engine.has_room() is room
 
 
 async def test_two_processes_count_exactly(tmp_path: Path) -> None:

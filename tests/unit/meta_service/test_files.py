@@ -49,6 +49,21 @@ async def test_create_of_an_existing_name(world: World) -> None:
     assert await world.fails(create, parent=ROOT, name=b"s") == "ELOOP"
 
 
+async def test_a_full_store_takes_no_new_names_but_all_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await world.file(b"a")
+    await world.mkdir(b"d")
+    monkeypatch.setattr(world.engine, "has_room", lambda: False)
+    for rpc in (MetaRpc.CREATE, MetaRpc.MKNOD, MetaRpc.MKDIR):
+        assert await world.fails(rpc, parent=ROOT, name=b"b") == "ENOSPC"
+        assert await world.fails(rpc, parent=ROOT, name=b"b") == "ENOSPC"
+    assert (await world.call(MetaRpc.CREATE, parent=ROOT, name=b"a")).inode == made
+    assert await world.fails(MetaRpc.MKDIR, parent=ROOT, name=b"d") == "EEXIST"
+    assert (await world.unlink(b"a")).nlink == 0
+    assert await world.names() == [b"d"]
+
+
 async def test_layouts_differ_by_file_and_need_a_chain(world: World) -> None:
     files = [await world.file(b"%d" % n) for n in range(8)]
     assert len({tuple(f.layout.chains) for f in files}) == 8

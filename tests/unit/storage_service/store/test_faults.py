@@ -324,6 +324,53 @@ async def test_a_full_disk_refuses_writes_and_nothing_else(small_disk: Path) -> 
         assert (await store.read(chunk(1), 0, WHOLE)).data == b"\1" * MIB
 
 
+async def test_a_full_disk_keeps_its_reserve_for_metadata(small_disk: Path) -> None:
+    """However often it is opened, whatever it held back from the removed, whoever else grows."""
+    reserve = 48 * MIB // 32
+    count = 0
+    for size in (MIB, 100 * KIB, 5 * KIB):
+        async with opened(small_disk / "s") as store, opened(small_disk / "t") as other:
+            while await _fits(store, count, 1, bytes(size)) | await _fits(other, count, 1, b"x"):
+                count += 1
+                if not await _fits(store, count, 1, bytes(size)):
+                    break
+                count += 1
+            assert shutil.disk_usage(small_disk).free > reserve // 2
+    async with opened(small_disk / "s") as store:
+        for stored in store.list(b"", count):
+            await store.prepare_and_commit(
+                stored.chunk,
+                kind=UpdateKind.REMOVE,
+                version=2,
+                offset=0,
+                length=0,
+                data=None,
+                checksums=(),
+                chain_version=1,
+                tags=(),
+            )
+        await store.flush()
+        assert shutil.disk_usage(small_disk).free > 40 * MIB
+
+
+async def test_a_flush_on_a_disk_filled_by_others_is_tried_again(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    async with opened(small_disk / "s") as store:
+        await put(store, 0, 1, 0, b"old")
+        _fill(filler)
+        version, full = 2, False
+        while not full:  # until the log of the metadata has taken what was left of its last page
+            full = not await _fits(store, 0, version, b"%d" % version)
+            version += not full
+        with contextlib.suppress(FsError):  # there may be room for a flush all the same
+            await store.flush()
+        assert store.failure is None
+        filler.unlink()
+        await store.flush()
+        assert (await store.read(chunk(0), 0, WHOLE)).data == b"%d" % (version - 1)
+        assert store.failure is None
+
+
 async def test_metadata_that_does_not_fit_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
