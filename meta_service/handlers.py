@@ -41,7 +41,6 @@ REPEATABLE: Table = {
     MetaRpc.READ_DIR: read_dir,
     MetaRpc.GET_XATTR: get_xattr,
     MetaRpc.LIST_XATTR: list_xattr,
-    MetaRpc.CLOSE: close,
 }
 """Run as often as a client likes."""
 ONCE: Table = {
@@ -52,8 +51,10 @@ ONCE: Table = {
     MetaRpc.RENAME: rename,
     MetaRpc.SET_XATTR: set_xattr,
     MetaRpc.REMOVE_XATTR: remove_xattr,
+    MetaRpc.CLOSE: close,
 }
-"""Run once for each request id."""
+"""Run once for each request id: a late repeat must not undo what the client has done since. It
+would close a file that was opened again."""
 CREATING: Table = {
     MetaRpc.MKNOD: mknod,
     MetaRpc.MKDIR: mkdir,
@@ -103,7 +104,8 @@ class MetaService:
         return await self._operations.run(open_, request)
 
     async def report(self, request: pb.ReportRequest) -> pb.InodeReply:
-        reply = await self._operations.run(report, request)
+        """Once, as a late repeat would grow a file that was truncated since."""
+        reply = await self._operations.run_once(MetaRpc.REPORT, report, request)
         if request.durable:
             await self._engine.flush()
         return reply

@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from fireflyfs.limits import MAX_FILE_SIZE, MAX_SYMLINK
+from fireflyfs.rpc import meta_pb2 as pb
 from fireflyfs.rpc.methods import MetaRpc
 from tests.unit.meta_service.world import CHUNK, ROOT, START, World
 
@@ -190,8 +191,6 @@ async def test_reports_only_grow(world: World) -> None:
 
 
 async def test_a_retried_request_answers_the_same(world: World) -> None:
-    from fireflyfs.rpc import meta_pb2 as pb
-
     caller = pb.Caller(client_id=9, request_id=1)
     fields = {"caller": caller, "parent": ROOT, "name": b"a", "exclusive": True}
     first = await world.call(MetaRpc.CREATE, **fields)
@@ -205,3 +204,14 @@ async def test_a_retried_request_answers_the_same(world: World) -> None:
     )
     assert gone == again
     assert await other.fails(MetaRpc.MKDIR, caller=caller, parent=ROOT, name=b"d") == "EINVAL"
+
+
+async def test_a_late_repeat_of_a_report_does_not_grow_a_file_again(world: World) -> None:
+    made = await world.create(b"f")
+    caller = pb.Caller(client_id=7, request_id=1 << 40)
+    fields = {"caller": caller, "inode": made.id, "length": 1000, "mtime": world.now}
+    await world.call(MetaRpc.REPORT, **fields)
+    await world.setattr(made.id, length=0)
+    other = await World(world.engine).start()
+    await other.call(MetaRpc.REPORT, **fields)
+    assert (await world.stat(made.id)).length == 0

@@ -184,7 +184,7 @@ class Namespace(RuleBasedStateMachine):
         """The answer to a request that was asked before, at the other server."""
         assert self.last is not None
         rpc, fields, reply = self.last
-        if rpc not in (MetaRpc.OPEN, MetaRpc.CLOSE):
+        if rpc is not MetaRpc.OPEN:
             world = self.servers[0]
             assert self.run(lambda: world.call(rpc, **fields)) == reply
 

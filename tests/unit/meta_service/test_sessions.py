@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import trio
 
 from fireflyfs.ids import Generation, InodeId, chunk_id
+from fireflyfs.rpc import meta_pb2 as pb
 from fireflyfs.rpc.methods import MetaRpc
 from meta_service import background, lease
 from meta_service.gc import Collector
 from meta_service.operation import RESULT_SECONDS, sweep_results
 from meta_service.sessions import EXPIRED_SECONDS, REFRESH_SECONDS, prune
 from tests.unit.meta_service.world import CHUNK, ROOT, FakeStorage, World, client
-
-if TYPE_CHECKING:
-    from fireflyfs.rpc import meta_pb2 as pb
 
 
 @pytest.fixture
@@ -53,6 +49,17 @@ async def test_unlinked_while_open(world: World) -> None:
     assert await world.rows(b"O") == await world.rows(b"S") == await world.rows(b"s") == []
     assert len(await world.rows(b"G")) == 1
     await world.close(f.id)
+
+
+async def test_a_late_repeat_of_a_close_does_not_end_the_next_session(world: World) -> None:
+    f = await world.create(b"f")
+    caller = pb.Caller(client_id=7, request_id=1 << 40)
+    await world.call(MetaRpc.CLOSE, caller=caller, inode=f.id)
+    await world.open(f.id)
+    other = await World(world.engine).start()
+    await other.call(MetaRpc.CLOSE, caller=caller, inode=f.id)
+    await world.unlink(b"f")
+    assert (await world.stat(f.id)).nlink == 0
 
 
 async def test_replaced_while_open(world: World) -> None:
