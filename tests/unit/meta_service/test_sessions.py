@@ -227,3 +227,26 @@ async def test_background_work(
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
     assert (storage.count(), await world.rows(b"S")) == (0, [])
+
+
+async def test_nobody_is_pruned_just_because_all_stood_still(
+    world: World, storage: FakeStorage, autojump_clock: trio.abc.Clock
+) -> None:
+    """The wall clock goes on while a machine sleeps, with its clients and its servers."""
+
+    def clock() -> int:
+        return world.now + int(trio.current_time() * 10**9)
+
+    f = await world.create(b"f")
+    await world.unlink(b"f")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(background.work, world.engine, storage, Generation(1), clock)
+        for _ in range(EXPIRED_SECONDS // 10):
+            await trio.sleep(10)
+            await world.clients.keep_alive(client(7), "", "", clock())
+        world.tick(3600)
+        await trio.sleep(EXPIRED_SECONDS - 5)
+        assert (await world.stat(f.id)).nlink == 0
+        await trio.sleep(15)
+        nursery.cancel_scope.cancel()
+    assert await world.rows(b"S") == [], "it has not been heard since"
