@@ -28,7 +28,7 @@ def test_dd_two_gibibytes(work: Path, cluster: TestCluster | None, tmp_path: Pat
     run(
         "bash",
         "-c",
-        f"for i in 1 2 3 4 5 6 7 8; do cat '{local}'; done | dd of='{path}' bs=1000003",
+        f"for i in 1 2 3 4 5 6 7 8; do cat '{local}'; done | dd of='{path}' bs=1000003 iflag=fullblock",
     )
     assert path.stat().st_size == 2 * GIB
     if cluster is not None:
