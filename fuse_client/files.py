@@ -123,7 +123,7 @@ class Files:
     async def _begin_session(self, known: Known, flags: int, caller: Caller) -> Inode:
         writing = flags & os.O_ACCMODE != os.O_RDONLY
         request = OpenRequest(inode=known.id, write=writing, caller=caller)
-        if known.opens > 1:
+        if known.opens > 1 and not known.session.locked():
             return (await self._meta.call(MetaRpc.OPEN, request)).inode
         async with known.session:  # a close may be on its way
             return (await self._meta.call(MetaRpc.OPEN, request)).inode
@@ -172,7 +172,7 @@ class Files:
 
     def _io(self, known: Known) -> FileIO:
         if known.io is None:
-            known.io = FileIO(self._storage, known.id, known.layout())
+            known.io = FileIO(self._storage, known.id, known.layout(), known.length)
         return known.io
 
     # Reporting

@@ -25,11 +25,16 @@ class FileIO:
     hole costs nothing, and a file grown by its length alone is right at once.
     """
 
-    def __init__(self, storage: StorageClient, inode: InodeId, layout: Layout) -> None:
+    def __init__(
+        self, storage: StorageClient, inode: InodeId, layout: Layout, found: int = 0
+    ) -> None:
+        """``found``: bytes that the file has already. Nobody knows whether those who wrote them
+        flushed them, and fsync(2) answers for all of the file: so the first flush covers them."""
         self._storage = storage
         self._inode = inode
         self._layout = layout
-        self._unflushed: set[ChainId] = set()
+        chunks = min(-(-found // layout.chunk_size), len(layout.chains))
+        self._unflushed: set[ChainId] = set(layout.chains[:chunks])
         self._flushing = trio.Lock()
 
     async def pread(self, offset: int, buffer: memoryview) -> None:
@@ -105,8 +110,8 @@ class FileIO:
             self._unflushed.add(chain)
 
     async def flush(self) -> None:
-        """What was written and acknowledged here before is on every serving replica's medium when
-        this returns. Raises FsError; what was not flushed stays due.
+        """What was written and acknowledged here before, or found at the beginning, is on every
+        serving replica's medium when this returns. Raises FsError; what was not flushed stays due.
 
         Flushes take turns, so that one which finds nothing to do also knows that it is done.
         """

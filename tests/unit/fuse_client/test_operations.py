@@ -6,15 +6,17 @@ import errno
 import os
 import stat
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyfuse3
 import pytest
 import trio
+import trio.testing
 
 from fireflyfs.errors import Code, FsError
 from fireflyfs.limits import MIN_CHUNK_SIZE
 from fireflyfs.net.messages import Method
+from fireflyfs.rpc.methods import MetaRpc
 from tests.unit.fireflyfs.client.fakes import fails
 from tests.unit.fuse_client.fakes import Bench, bench
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from pyfuse3 import EntryAttributes, ReaddirToken, SetattrFields
 
+    from fireflyfs.rpc.methods import Rpc
     from fuse_client.operations import MountOperations
 
 CTX = pyfuse3.RequestContext()
@@ -134,6 +137,28 @@ async def test_the_session_ends_with_the_last_handle(b: Bench) -> None:
     assert b.meta.names().count("Close") == 1
 
 
+async def test_every_open_waits_for_a_close_on_its_way(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops, call, go = b.operations, b.meta.call, trio.Event()
+    handle, inode = await create(ops, b"f")
+
+    async def slow_to_close(rpc: Rpc[Any, Any], request: Any) -> Any:
+        if rpc is MetaRpc.CLOSE:
+            await go.wait()
+        return await call(rpc, request)
+
+    monkeypatch.setattr(b.meta, "call", slow_to_close)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ops.release, handle)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(2):
+            nursery.start_soon(ops.open, inode, os.O_RDONLY, CTX)
+        await trio.testing.wait_all_tasks_blocked()
+        go.set()
+    assert b.meta.names()[-3:] == ["Close", "Open", "Open"]
+
+
 async def test_an_open_file_outlives_its_name(b: Bench) -> None:
     ops = b.operations
     handle, inode = await create(ops, b"f")
@@ -222,6 +247,20 @@ async def test_fsync_reaches_the_media_and_then_the_metadata(b: Bench) -> None:
     assert len(b.peers.flushed) == 1
     name, request = b.meta.calls[-1]
     assert (name, request.durable, request.length) == ("Report", True, 1)
+
+
+async def test_fsync_covers_what_was_written_before_the_file_was_forgotten(b: Bench) -> None:
+    ops = b.operations
+    handle, inode = await create(ops, b"f")
+    await ops.write(handle, 0, b"x" * (MIN_CHUNK_SIZE + 1))
+    await ops.flush(handle)
+    await ops.release(handle)
+    await ops.forget([(inode, 1)])
+    await ops.lookup(ROOT, b"f", CTX)
+    again = (await ops.open(inode, os.O_RDONLY, CTX)).fh
+    await ops.fsync(again, True)
+    await ops.fsync(again, True)
+    assert len(b.peers.flushed) == 2
 
 
 async def test_a_synchronous_write_is_an_fsync(b: Bench) -> None:
