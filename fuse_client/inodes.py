@@ -158,6 +158,7 @@ class Inodes:
             self.drop_unused(known)
 
     def drop_unused(self, known: Known) -> None:
-        unused = not known.lookups and not known.opens and known.unreported is None
-        if unused and known.id != ROOT_INODE:
-            self._table.pop(known.id, None)
+        """A close on its way is a use: who opens the file meanwhile must find what to wait for."""
+        used = known.lookups or known.opens or known.unreported or known.session.locked()
+        if not used and known.id != ROOT_INODE and self._table.get(known.id) is known:
+            del self._table[known.id]

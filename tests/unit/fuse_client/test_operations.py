@@ -159,6 +159,35 @@ async def test_every_open_waits_for_a_close_on_its_way(
     assert b.meta.names()[-3:] == ["Close", "Open", "Open"]
 
 
+async def test_a_file_that_is_forgotten_while_it_closes_and_opened_again(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops, call, go = b.operations, b.meta.call, trio.Event()
+    handle, inode = await create(ops, b"f")
+
+    async def slow_to_close(rpc: Rpc[Any, Any], request: Any) -> Any:
+        if rpc is MetaRpc.CLOSE:
+            await go.wait()
+        return await call(rpc, request)
+
+    async def again() -> None:
+        await ops.lookup(ROOT, b"f", CTX)
+        again = (await ops.open(inode, os.O_RDWR, CTX)).fh
+        await ops.write(again, 0, b"hello")
+
+    monkeypatch.setattr(b.meta, "call", slow_to_close)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ops.release, handle)
+        await trio.testing.wait_all_tasks_blocked()
+        await ops.forget([(inode, 1)])
+        nursery.start_soon(again)
+        await trio.testing.wait_all_tasks_blocked()
+        go.set()
+    names = b.meta.names()
+    assert names.index("Close") < names.index("Open")
+    assert (await ops.getattr(inode, CTX)).st_size == 5
+
+
 async def test_an_open_file_outlives_its_name(b: Bench) -> None:
     ops = b.operations
     handle, inode = await create(ops, b"f")
