@@ -144,7 +144,11 @@ class Files:
         try:
             await self.report(known)
         finally:
-            await self._meta.call(MetaRpc.CLOSE, CloseRequest(inode=known.id))
+            request = CloseRequest(inode=known.id)
+            if known.unreported is not None:
+                # Without its session nobody will settle the length, should this mount end first.
+                request.length, request.mtime = known.unreported.length, known.unreported.mtime
+            await self._meta.call(MetaRpc.CLOSE, request)
 
     # Bytes
 

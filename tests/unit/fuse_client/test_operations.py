@@ -118,6 +118,17 @@ async def test_a_failed_report_fails_the_close_and_stays_due(b: Bench) -> None:
     assert (await other.lookup(ROOT, b"f", CTX)).st_size == 5
 
 
+async def test_a_session_does_not_end_without_the_length(b: Bench) -> None:
+    handle, _ = await create(b.operations, b"f")
+    await b.operations.write(handle, 0, b"hello")
+    b.meta.failures["Report"] = [FsError(Code.UNREACHABLE, "away")]
+    with pytest.raises(pyfuse3.FUSEError):
+        await b.operations.release(handle)
+    assert b.meta.names()[-1] == "Close"
+    other = Bench(b.engine, b.peers).operations
+    assert (await other.lookup(ROOT, b"f", CTX)).st_size == 5
+
+
 async def test_times_set_by_hand_stay(b: Bench) -> None:
     handle, inode = await create(b.operations, b"f")
     await b.operations.write(handle, 0, b"hello")
