@@ -78,10 +78,11 @@ class Files:
             if not request.HasField("length"):
                 known.changed_by_us((await self._meta.call(MetaRpc.SET_ATTR, request)).inode)
                 return
-            await self._cut(known, request.length)
-            reply = await self._meta.call(MetaRpc.SET_ATTR, request)
-            known.truncated(reply.inode)
-            self._settle(known)
+            async with known.writes.shut():
+                await self._cut(known, request.length)
+                reply = await self._meta.call(MetaRpc.SET_ATTR, request)
+                known.truncated(reply.inode)
+                self._settle(known)
 
     async def _cut(self, known: Known, length: int) -> None:
         await self.refresh(known.id)  # another mount may have written more
@@ -162,8 +163,10 @@ class Files:
 
     async def write(self, file: OpenFile, offset: int, data: bytes) -> None:
         known = file.known
-        await self._io(known).pwrite(offset, memoryview(data))
-        known.wrote(offset + len(data), file_time_ns())
+        await known.writes.wait_open()
+        with known.writes.inside():
+            await self._io(known).pwrite(offset, memoryview(data))
+            known.wrote(offset + len(data), file_time_ns())
         self._unreported[known.id] = known
         self._wrote.set()
         if file.synchronous:

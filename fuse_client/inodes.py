@@ -15,6 +15,7 @@ from fireflyfs.errors import Code, FsError
 from fireflyfs.ids import ROOT_INODE, ChainId, InodeId
 from fireflyfs.layout import Layout
 from fuse_client import translate
+from fuse_client.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +54,10 @@ class Known:
     io: FileIO | None = None
     reporting: trio.Lock = field(default_factory=trio.Lock)
     """Held by who tells the server of lengths and times, in the order in which they happened."""
+    writes: Gate = field(default_factory=Gate)
+    """Shut by who cuts the file. The kernel keeps writes and truncate(2) apart, but not writes and
+    an open with O_TRUNC: bytes that came between the cut and the new length would show again when
+    the file grows."""
     session: trio.Lock = field(default_factory=trio.Lock)
     """Held by who opens and closes the session."""
 

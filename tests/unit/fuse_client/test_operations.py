@@ -260,6 +260,31 @@ async def test_opening_with_trunc_empties_the_file(b: Bench) -> None:
     assert not b.peers.chunks
 
 
+async def test_a_write_beside_an_open_with_trunc_comes_before_or_after_it(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops, call, go = b.operations, b.meta.call, trio.Event()
+    handle, inode = await create(ops, b"f")
+
+    async def slow_to_set(rpc: Rpc[Any, Any], request: Any) -> Any:
+        reply = await call(rpc, request)
+        if rpc is MetaRpc.SET_ATTR:
+            await go.wait()
+        return reply
+
+    monkeypatch.setattr(b.meta, "call", slow_to_set)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ops.open, inode, os.O_WRONLY | os.O_TRUNC, CTX)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(ops.write, handle, 0, b"old")
+        await trio.testing.wait_all_tasks_blocked()
+        go.set()
+    length = (await ops.getattr(inode, CTX)).st_size
+    await set_attributes(ops, inode, size=3)
+    seen = bytes(await ops.read(handle, 0, 3))
+    assert (length, seen) in ((3, b"old"), (0, bytes(3)))
+
+
 async def test_a_truncation_sees_what_another_mount_wrote(b: Bench) -> None:
     handle, inode = await create(b.operations, b"f")
     other = Bench(b.engine, b.peers).operations
