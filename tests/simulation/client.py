@@ -184,7 +184,7 @@ class Client:
             except FsError as error:
                 if error.code is Code.NO_SPACE:
                     self.kernel.probe("client told that there is no space")
-                    operation.refused = not attempts.count and not self._network.weather.repeat
+                    operation.refused = not attempts.count
                 await attempts.failed(error, version)
 
     async def _call(self, target: ChainTarget, method: str, message: object, timeout: float) -> Any:

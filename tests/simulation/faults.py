@@ -150,12 +150,11 @@ class Faults:
         self._aim_at(self._cut_power)
 
     def _aim_at(self, strike: Callable[[NodeId], None]) -> None:
-        """Shortly after the next action of some kind."""
+        """At the next action of some kind, before anything comes of it, or shortly after."""
 
         def fire(node: NodeId) -> None:
-            self._kernel.at(
-                self._random.random() * 0.002, lambda: None if self._over else strike(node)
-            )
+            delay = self._random.choice([0.0, self._random.random() * 0.002])
+            self._kernel.at(delay, lambda: None if self._over else strike(node))
 
         self._aim = self._random.choice(_AIMS), fire
 

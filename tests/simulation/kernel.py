@@ -35,6 +35,15 @@ class Kernel:
         self.tracing = tracing
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
+        self.begins: dict[int, Coroutine[Any, Any, None]] = {}
+        """Coroutines that have not begun yet."""
+
+    def close(self) -> None:
+        """Nothing happens any more; coroutines that never began need not be warned about."""
+        self._heap.clear()
+        for coroutine in self.begins.values():
+            coroutine.close()
+        self.begins.clear()
 
     def at(self, delay: float, callback: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (self.now + delay, next(self._count), callback))
@@ -110,18 +119,14 @@ class Future(Generic[T]):
 class Task:
     """A coroutine at work in a process."""
 
-    __slots__ = ("_begun", "_coroutine", "_process", "cancelled")
+    __slots__ = ("_coroutine", "_process", "cancelled")
 
     def __init__(self, process: Process, coroutine: Coroutine[Any, Any, None]) -> None:
         self._process = process
         self._coroutine = coroutine
-        self._begun = False
+        process.kernel.begins[id(coroutine)] = coroutine
         self.cancelled = False
         process.after(0.0, self._advance)
-
-    def __del__(self) -> None:
-        if not self._begun:
-            self._coroutine.close()  # its process died before: nobody need be warned
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -129,7 +134,7 @@ class Task:
     def _advance(self) -> None:
         if self.cancelled:
             return
-        self._begun = True
+        self._process.kernel.begins.pop(id(self._coroutine), None)
         try:
             awaited: Future[Any] = self._coroutine.send(None)
         except StopIteration:

@@ -104,19 +104,6 @@ def _ack_before_successor() -> list[Substitution]:
     return [(Pipeline, "persisted", persisted)]
 
 
-@mutant("an acknowledgement of a former successor counts")
-def _late_acknowledgement() -> list[Substitution]:
-    original = Pipeline.acknowledged
-
-    def acknowledged(self: Pipeline, event: ev.Acknowledged) -> None:
-        operation = self._operations.get(event.op)
-        if operation is not None:
-            event = replace(event, attempt=operation.attempt)
-        original(self, event)
-
-    return [(Pipeline, "acknowledged", acknowledged), (Target, "_cancel_forward", _nothing)]
-
-
 @mutant("do not forward again after a chain change")
 def _no_reroute() -> list[Substitution]:
     def reroute(self: Pipeline, operation: Operation) -> None:

@@ -210,6 +210,7 @@ class StorageNode:
             await self.process.sleep(self.kernel.random.expovariate(1 / target.store.delay))
         target.standing.check_serving()
         self.check_lease()
+        self._watch.read(target)
         return found
 
     async def _flush(self, message: Flushing) -> None:

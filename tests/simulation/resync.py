@@ -65,6 +65,8 @@ class Resync:
             after = difference.upto
 
     async def _move(self, chunk: bytes) -> None:
+        if pause := self._target.store.copying:
+            await self._process.sleep(self._kernel.random.expovariate(1 / pause))
         if not self._target.replica.readable(chunk):
             self._kernel.probe("resync meets an update in flight")
         version = self._start.chain_version

@@ -16,7 +16,7 @@ CONVERGES = 90.0
 _KINDS = (
     "kill", "kill all", "aimed kill", "power", "power all", "pause", "isolate", "cut",
     "manager kill", "manager takeover", "manager pause", "slow disk", "full disk", "bad disk",
-    "kv trouble", "aimed kill all", "aimed power", "empty disk", "split",
+    "kv trouble", "aimed kill all", "aimed power", "empty disk", "split", "split",
 )  # fmt: skip
 
 
@@ -44,13 +44,14 @@ def draw(seed: int) -> Plan:
         straggle=rng.choice([0.0, 0.01, 0.1]),
         straggler=rng.choice([0.05, 1.0, 6.0]),
         drop=rng.choice([0.0, 0.0, 0.01, 0.05]) if harsh else 0.0,
-        repeat=rng.choice([0.0, 0.05, 0.2]) if harsh else 0.0,
+        late=rng.choice([0.0, 0.02, 0.1]) if harsh else 0.0,
         reset=rng.choice([0.0, 0.0, 0.02, 0.1]) if harsh else 0.0,
     )
     faults = rng.sample(_KINDS, rng.choice([0, 1, 2, 3, 5]))
     if "empty disk" in faults:
         # What a dead node said must not come so late that it takes the last good copy's place.
-        weather.repeat, weather.straggler = 0.0, 0.05
+        weather.late, weather.straggler = 0.0, 0.05
+    clients = rng.choice([1, 2, 3, 4])
     mix = [(Kind.WRITE, 1.0), (Kind.READ, rng.choice([0.3, 1.0, 2.0]))]
     if rng.random() < 0.3:
         mix.append((Kind.TRUNCATE, 0.3))
@@ -62,7 +63,8 @@ def draw(seed: int) -> Plan:
         replicas=replicas,
         nodes=nodes,
         slots=rng.choice([1, 1, 2]) if nodes == replicas else replicas,
-        clients=rng.choice([1, 2, 3, 4]),
+        clients=clients,
+        readers=rng.choice([0, 0, clients // 2]),
         chunks=rng.choice([1, 2, 5]),
         mix=mix,
         pause=rng.choice([0.01, 0.1, 0.3]),
@@ -70,6 +72,7 @@ def draw(seed: int) -> Plan:
         seconds=rng.choice([8.0, 12.0]),
         weather=weather,
         drift=rng.choice([0.0, 0.0, 0.005]),
+        copying=rng.choice([0.0, 0.0, 0.02, 0.2]),
         faults=faults,
         every=rng.choice([0.3, 1.0, 3.0]),
     )
@@ -77,13 +80,21 @@ def draw(seed: int) -> Plan:
 
 def simulate(seed: int, *, tracing: bool = False) -> Result:
     kernel = Kernel(seed, tracing=tracing)
+    try:
+        return _simulate(kernel, seed)
+    finally:
+        kernel.close()
+
+
+def _simulate(kernel: Kernel, seed: int) -> Result:
     plan = draw(seed)
     kernel.trace("plan", str(plan))
     world = World(kernel, plan)
     faults = Faults(world)
     kernel.run(3.0)
-    for client in world.clients:
-        client.work(world.chunks, plan.mix, plan.pause)
+    for number, client in enumerate(world.clients):
+        mix = [(Kind.READ, 1.0)] if number < plan.readers else plan.mix
+        client.work(world.chunks, mix, plan.pause)
     faults.begin()
     kernel.run(kernel.now + plan.seconds)
     kernel.trace("PEACE", "all faults end")

@@ -85,6 +85,8 @@ class SimStore:
         self.records: dict[bytes, Record] = {}
         self.delay = 0.0005
         """Mean seconds of a change."""
+        self.copying = 0.0
+        """Mean seconds between two chunks that recovery moves from here."""
         self.is_full = False
         self.failure: str | None = None
         self.on_change: Callable[[bytes, Record | None, Record | None], None] = lambda *_: None
@@ -246,6 +248,9 @@ class SimStore:
     def meta(self, chunk: bytes) -> ChunkMeta | None:
         record = self.records.get(chunk)
         return None if record is None else record.meta()
+
+    def has_room(self, size: int) -> bool:
+        return True
 
     def read(self, chunk: bytes, *, pending: bool = False) -> tuple[int, Content]:
         """(version, content) as of now; version 0 where there is none."""

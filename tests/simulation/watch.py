@@ -42,7 +42,6 @@ PROBES = (
     "a lease is withheld",
     "an answer is withheld for want of a lease",
     "a manager is deposed",
-    "a node is superseded",
     "unknown commit was committed",
     "chain without a serving replica",
     "revived from the tail",
@@ -179,6 +178,15 @@ class Watch:
                 self.kernel.violation(
                     f"version {version} of {update.chunk!r} is acknowledged, but target "
                     f"{target.target_id} serves without it"
+                )
+
+    def read(self, target: Target) -> None:
+        """A lease holds for as long as the manager does not let the others go on alone."""
+        for record in self.table.chains.values():
+            mine = record.chain.find(target.target)
+            if mine is not None and mine.state is not PublicState.SERVING:
+                self.kernel.violation(
+                    f"target {target.target} answers a read, but is {mine.state.name}"
                 )
 
     # Stores

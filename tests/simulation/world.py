@@ -37,6 +37,8 @@ class Plan:
     nodes: int
     slots: int
     clients: int
+    readers: int
+    """Of the clients, those that only read: a write that cannot go on holds its client up."""
     chunks: int
     mix: list[tuple[Kind, float]]
     pause: float
@@ -44,6 +46,9 @@ class Plan:
     seconds: float
     weather: Weather
     drift: float
+    """Share by which clocks go wrong at most."""
+    copying: float
+    """Mean seconds between two chunks that recovery moves: it is throttled."""
     faults: list[str] = field(default_factory=list)
     every: float = 1.0
     """Mean seconds between two faults."""
@@ -78,6 +83,7 @@ class World:
             self._slots[record.node.node_id] = list(record.targets)
             for target in record.targets:
                 self.stores[target] = SimStore(self.kernel, f"store {target}")
+                self.stores[target].copying = self.plan.copying
         return table.applied(growth.create_chains(table, self.plan.replicas))
 
     # Processes
