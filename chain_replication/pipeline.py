@@ -39,7 +39,7 @@ from chain_replication.operation import (
     Remote,
     Stage,
 )
-from chain_replication.turn import decide, own_content, tag_of, tags_with
+from chain_replication.turn import decide, own_content, room_for, tag_of, tags_with
 from chain_replication.versions import AppliedTag, ChunkMeta, Storage, Tombstones, Verdict
 from fireflyfs.errors import Code, FsError
 from fireflyfs.routing import PublicState
@@ -161,6 +161,10 @@ class Pipeline:
         is_serving = self._standing.public is PublicState.SERVING
         decision = decide(event, meta, grave, is_serving=is_serving)
         if decision.verdict is Verdict.APPLY:
+            # While the successor stores it we cannot refuse any more: a full disk does so here.
+            size = room_for(event.update, meta)
+            if size and self._standing.successor is not None and not self._storage.has_room(size):
+                raise FsError(Code.NO_SPACE, "the disk is full")
             version = decision.version
             tags = tags_with(event, meta, grave, version, is_serving=is_serving)
             self._begin_update(queue, event, version, tags)

@@ -68,6 +68,15 @@ def tag_of(update: ev.Update, version: int) -> AppliedTag:
     return AppliedTag(update.client, update.sequence, version)
 
 
+def room_for(update: ev.Update, meta: ChunkMeta | None) -> int:
+    """Bytes that storing the update may take; 0 if it makes nothing larger."""
+    held = meta.length if meta is not None else 0
+    end = update.offset + update.length
+    if update.kind is UpdateKind.REMOVE or (update.kind is UpdateKind.TRUNCATE and end <= held):
+        return 0
+    return max(held, end)
+
+
 def own_content(chunk: bytes, meta: ChunkMeta | None) -> ev.Update:
     """The update that makes a successor's copy like ours: gone, or replaced."""
     kind = UpdateKind.REPLACE if meta is not None and meta.version else UpdateKind.REMOVE

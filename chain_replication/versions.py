@@ -67,6 +67,11 @@ class Storage(Protocol):
         """Of the last update that the store has taken. Raises FsError for a damaged record."""
         ...
 
+    def has_room(self, size: int) -> bool:
+        """Whether one more update of a chunk of ``size`` bytes will surely fit. What must go on
+        when a disk is full, removals for one, does not ask."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:

@@ -24,7 +24,7 @@ from fireflyfs.net.messages import ForwardReply, ForwardRequest, Method, Tag
 from fireflyfs.updates import UpdateKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from chain_replication.standing import Standing
     from chain_replication.versions import ChunkMeta
@@ -39,6 +39,8 @@ FORWARD_SECONDS = 5.0
 """For one attempt to forward an update; the next change of the chain ends them all."""
 COMMIT_RETRY_SECONDS = 0.25
 _PAGE = 1024
+_AT_ONCE = 4
+"""Other targets of the disk take updates at the same time."""
 
 
 class _Waiter:
@@ -66,14 +68,14 @@ class Driver:
     ) -> None:
         self.target = target
         self.store = store
-        self._replica = Replica(target, _Lookup(store))
+        self._payloads: dict[int, memoryview | None] = {}
+        self._replica = Replica(target, _Lookup(store, self._payloads))
         self._neighbours = neighbours
         self._nursery = nursery
         self._local_changed = local_changed
         self._resync = resync
         self._requests = itertools.count(1)
         self._waiting: dict[int, _Waiter] = {}
-        self._payloads: dict[int, memoryview | None] = {}
         self._forwards: dict[int, trio.CancelScope] = {}
         self._runners: dict[type[Any], Callable[[Any], None]] = {
             act.Persist: partial(self._start, self._persist),
@@ -306,11 +308,15 @@ class Driver:
 class _Lookup:
     """The store as the replica sees it."""
 
-    def __init__(self, store: ChunkStore) -> None:
+    def __init__(self, store: ChunkStore, in_progress: Sized) -> None:
         self._store = store
+        self._in_progress = in_progress
 
     def meta(self, chunk: bytes) -> ChunkMeta | None:
         return self._store.meta(ChunkId(chunk))
+
+    def has_room(self, size: int) -> bool:
+        return self._store.has_room(_AT_ONCE * size * (1 + len(self._in_progress)))
 
 
 def _persisted(action: act.Persist, meta: ChunkMeta) -> ev.Persisted:

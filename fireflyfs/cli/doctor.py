@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     "apsw", "crc32c", "google.protobuf", "grpc", "grpc_health", "grpc_reflection", "msgpack",
-    "prometheus_client", "pyfuse3", "rich", "rocksdict", "trio", "typer",
+    "pyfuse3", "rich", "rocksdict", "trio", "typer",
 )  # fmt: skip
 HEALTH_SECONDS = 3.0
 

@@ -42,7 +42,7 @@ WATCH_POLL = 0.02
 _IDLE_CONNECTIONS = 8
 _RESERVED_PART = 64
 _MAX_RESERVE = 128 * MIB
-"""Half of what storage nodes leave free of the same disk (``storage_service.store.space``)."""
+"""Less than storage nodes leave free of the same disk (``storage_service.store.space``)."""
 _BUSY_PAUSE = 0.002
 _BUSY_TURNS = 16
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WARM_BYTES = 16 * MIB
 """Free space that a quiet class keeps for the next writes, at most; the rest is punched out."""
 _PUNCHES_A_TIME = 256
-_RESERVED_PART = 32
+_RESERVED_PART = 16
 _MAX_RESERVE = 256 * MIB
 _STEP_PART = 16
 """Of what is left: all targets of a disk may grow at once, and the reserve must outlive it."""
@@ -26,8 +26,9 @@ _STEP_PART = 16
 class Space:
     """Used by the writer thread only, but for the counters.
 
-    The last part of the file system (1/32, at most 256 MiB) is not given to chunks: the metadata
-    of all targets, and of the cluster, must be able to record removals when the disk is full.
+    The last part of the file system (1/16, at most 256 MiB) is not given to chunks: the metadata
+    of all targets, and of the cluster, must be able to record removals when the disk is full. Half
+    of it is open to updates that have begun: other replicas may have them already.
     """
 
     def __init__(self, files: BlockFiles) -> None:
@@ -41,7 +42,7 @@ class Space:
         self.warm = sum(len(m) * block_size(c) for c, m in enumerate(self._maps))
         """Bytes in free blocks that the file system still holds for us, at most."""
         self.reserve = min(_MAX_RESERVE, files.total_bytes() // _RESERVED_PART)
-        self._warm_limit = min(WARM_BYTES, self.reserve // 4)
+        self._warm_limit = min(WARM_BYTES, self.reserve // 16)
 
     def occupy(self, location: Location) -> bool:
         """Opening: a record refers to this block. False if it cannot be so."""
@@ -73,9 +74,12 @@ class Space:
             self.warm -= block_size(size_class)
         return Block(size_class, slot)
 
-    def _room(self) -> int:
-        """Bytes that chunks may still take from the file system; negative within the reserve."""
+    def left(self) -> int:
+        """Bytes that chunks may take from the file system; negative within the reserve."""
         return self._files.free_bytes() - self.reserve
+
+    def _room(self) -> int:
+        return self.left() + self.reserve // 2
 
     def require_room(self) -> None:
         """For writes that take no block but metadata. Raises ``OSError`` with ENOSPC."""
@@ -96,7 +100,7 @@ class Space:
         With ``everything``, and when the disk is full, of all classes and to the last block: what
         one target holds back, another and the metadata need. Raises ``OSError``.
         """
-        everything = everything or self._room() <= 0
+        everything = everything or self.left() <= 0
         for size_class, slots in enumerate(self._maps):
             if everything:
                 excess = limit = slots.warm

@@ -175,6 +175,16 @@ class ChunkStore:
         capacity = used + self._space.warm + max(0, free)
         return StoreUsage(used=used, capacity=capacity, chunks=self._writer.chunks)
 
+    def has_room(self, size: int) -> bool:
+        """Whether updates of ``size`` bytes in all may begin; those that have begun get more.
+
+        Raises ``FsError(TARGET_FAILED)`` if the file system does not answer.
+        """
+        try:
+            return self._space.left() + self._space.warm >= size
+        except OSError as error:
+            raise translated(error, "usage") from error
+
     # Changes
 
     async def prepare(

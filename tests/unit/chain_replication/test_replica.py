@@ -202,6 +202,26 @@ def test_a_full_tail_refuses_cleanly() -> None:
     assert version(world, request) == 1
 
 
+@pytest.mark.parametrize("target", [1, 2])
+def test_a_full_replica_refuses_before_its_successor_has_the_update(target: int) -> None:
+    world = World()
+    done = world.update(1, A, 1)
+    world.run()
+    assert version(world, done) == 1
+    world.nodes[TargetId(target)].store.room = False
+    request = world.update(1, A, 2, client=8)
+    world.run()
+    assert refusal(world, request) is Code.NO_SPACE
+    assert world.local(target) is LocalState.UPTODATE
+    again = world.update(1, A, 1)  # what was done needs no room
+    world.run()
+    assert version(world, again) == 1
+    removal = world.update(1, A, 3, kind=UpdateKind.REMOVE)
+    world.run()
+    assert version(world, removal) == 2
+    world.check_equal(1, 2, 3)
+
+
 def test_a_full_replica_whose_successor_has_the_update_steps_down() -> None:
     world = World()
     world.nodes[TargetId(2)].store.full = True

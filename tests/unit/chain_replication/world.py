@@ -30,6 +30,10 @@ class FakeStore:
     def __init__(self) -> None:
         self.chunks: dict[bytes, Stored] = {}
         self.full = False
+        self.room = True
+
+    def has_room(self, size: int) -> bool:
+        return self.room
 
     def meta(self, chunk: bytes) -> ChunkMeta | None:
         stored = self.chunks.get(chunk)
