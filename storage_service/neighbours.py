@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fireflyfs.ids import ChainId
 from fireflyfs.net.codec import to_wire
+from fireflyfs.net.messages import FlushRequest, ForwardRequest
 from fireflyfs.routing import Routing
 
 if TYPE_CHECKING:
@@ -35,5 +37,20 @@ class Neighbours:
         routing does not have."""
         node = self.routing.node(target.node_id)
         return await self._peers.call(
-            node.addresses, method, to_wire(message), payload, timeout=timeout
+            node.addresses,
+            method,
+            to_wire(message),
+            payload,
+            timeout=timeout,
+            lane=self._lane(target, message),
         )
+
+    def _lane(self, target: ChainTarget, message: object) -> int:
+        """Requests that go down the chain have one for each step of it. A step is answered after
+        the next one, which other chains make between the same nodes: on one connection for all,
+        three full connections could wait for each other in a circle."""
+        if not isinstance(message, ForwardRequest | FlushRequest):
+            return 0
+        chain = self.routing.chains.get(ChainId(message.chain))
+        targets = () if chain is None else chain.targets
+        return next((i for i, t in enumerate(targets) if t.target_id == target.target_id), 0)

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.0
 
+_Key = tuple[int, tuple[str, ...]]
+"""Lane and addresses."""
+
 
 @dataclass(slots=True)
 class Reply:
@@ -48,8 +51,8 @@ class Peers:
     def __init__(self, nursery: trio.Nursery, credentials: Credentials) -> None:
         self._nursery = nursery
         self._credentials = credentials
-        self._by_peer: dict[tuple[str, ...], _Connection] = {}
-        self._attempts: dict[tuple[str, ...], _Attempt] = {}
+        self._by_peer: dict[_Key, _Connection] = {}
+        self._attempts: dict[_Key, _Attempt] = {}
         self._is_closed = False
 
     async def call(
@@ -61,8 +64,12 @@ class Peers:
         *,
         timeout: float,
         into: Sequence[memoryview] | None = None,
+        lane: int = 0,
     ) -> Reply:
         """One request to the peer that listens on all of ``addresses``, within ``timeout`` seconds.
+
+        Each ``lane`` has a connection of its own. A server does not read from a connection with too
+        much in work: a request that others may wait for must not stand behind those that wait.
 
         ``into``: writable byte buffers that the reply's payload fills in order, straight from the
         socket. They, and ``payload``, are not touched any more once this returns or raises.
@@ -70,7 +77,7 @@ class Peers:
         Raises FsError: the peer's code; UNREACHABLE (no connection, or it broke: the request may
         have been executed); TIMED_OUT (the same); MALFORMED (more payload than ``into`` holds).
         """
-        key = tuple(addresses)
+        key = lane, tuple(addresses)
         if self._is_closed:
             raise FsError(Code.CANCELLED, "the connections of this process are closed")
         with trio.move_on_after(timeout) as scope:
@@ -92,7 +99,7 @@ class Peers:
         self._by_peer.clear()
         await trio.lowlevel.checkpoint()
 
-    async def _connect(self, key: tuple[str, ...]) -> _Connection:
+    async def _connect(self, key: _Key) -> _Connection:
         """Callers of the same peer share one attempt, and its failure; none of them owns it."""
         attempt = self._attempts.get(key)
         if attempt is None:
@@ -103,7 +110,7 @@ class Peers:
             return attempt.connection
         raise FsError(attempt.error.code, attempt.error.message)
 
-    async def _try(self, key: tuple[str, ...], attempt: _Attempt) -> None:
+    async def _try(self, key: _Key, attempt: _Attempt) -> None:
         try:
             connection = await self._connect_any(key)
             if self._is_closed:
@@ -117,9 +124,9 @@ class Peers:
             del self._attempts[key]
             attempt.done.set()
 
-    async def _connect_any(self, key: tuple[str, ...]) -> _Connection:
+    async def _connect_any(self, key: _Key) -> _Connection:
         problem: FsError | None = None
-        for address in preferred(key):
+        for address in preferred(key[1]):
             try:
                 return await self._connect_one(address)
             except FsError as error:
@@ -266,5 +273,5 @@ def _text(body: object) -> str:
     return body if isinstance(body, str) else "the peer gave no reason"
 
 
-def _names(key: tuple[str, ...]) -> str:
-    return " or ".join(key) or "no address"
+def _names(key: _Key) -> str:
+    return " or ".join(key[1]) or "no address"

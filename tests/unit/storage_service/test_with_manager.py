@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from fireflyfs.client.cluster import open_cluster
 from fireflyfs.client.storage import StorageClient
 from fireflyfs.config import ClusterConfig, ManagerConfig, StorageConfig
 from fireflyfs.ids import ChainId, InodeId, chunk_id
+from fireflyfs.net import server as frames
 from fireflyfs.net.credentials import Credentials
 from fireflyfs.rpc import cluster_pb2 as pb
 from fireflyfs.rpc.methods import ClusterRpc
@@ -36,6 +38,7 @@ class Nodes:
     nursery: trio.Nursery
     base: Path
     config: ClusterConfig
+    targets: int = 2
     scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
     gone: dict[int, trio.Event] = field(default_factory=dict)
 
@@ -45,7 +48,7 @@ class Nodes:
             f"storage-{number}",
             (f"unix://{self.base}/s{number}.sock",),
             str(self.base / f"node{number}"),
-            targets=2,
+            targets=self.targets,
         )
         self.scopes[number], self.gone[number] = trio.CancelScope(), trio.Event()
         await self.nursery.start(self._run, number, config)
@@ -65,7 +68,9 @@ class Nodes:
 
 
 @asynccontextmanager
-async def running(base: Path) -> AsyncIterator[tuple[Nodes, Cluster, Sequence[ChainId]]]:
+async def running(
+    base: Path, targets: int = 2
+) -> AsyncIterator[tuple[Nodes, Cluster, Sequence[ChainId]]]:
     Credentials.create(base / "secret")
     config = ClusterConfig(
         NAME, str(base / "secret"), f"embedded:{base}/kv", (f"unix://{base}/m.sock",)
@@ -73,7 +78,7 @@ async def running(base: Path) -> AsyncIterator[tuple[Nodes, Cluster, Sequence[Ch
     async with trio.open_nursery() as nursery:
         manager = ManagerConfig(config, config.managers, "127.0.0.1:0")
         await nursery.start(partial(serve_manager, manager))
-        nodes = Nodes(nursery, base, config)
+        nodes = Nodes(nursery, base, config, targets)
         for number in (1, 2, 3):
             await nodes.start(number)
         async with open_cluster(config) as cluster:
@@ -138,6 +143,27 @@ async def test_a_node_dies_and_returns_under_load(tmp_path: Path) -> None:
         await check()
         await write(1)
         await check()
+
+
+async def test_full_connections_do_not_wait_for_each_other_in_a_circle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three chains that lead around three nodes, and more writes than a connection takes."""
+    monkeypatch.setattr(frames, "MAX_REQUESTS", 2)
+    async with running(tmp_path, targets=3) as (_, cluster, chains), AsyncExitStack() as stack:
+        clients = [
+            StorageClient(await stack.enter_async_context(open_cluster(cluster.config)))
+            for _ in range(6)
+        ]
+
+        async def write(client: StorageClient, chain: ChainId, owner: int) -> None:
+            for index in range(4):
+                chunk = chunk_id(InodeId(owner), index)
+                await client.write(chain, chunk, 0, memoryview(bytes(30_000)))
+
+        async with trio.open_nursery() as nursery:
+            for i, (client, chain, _) in enumerate(product(clients, chains, range(3))):
+                nursery.start_soon(write, client, chain, i + 10)
 
 
 async def test_everything_restarts(tmp_path: Path) -> None:
