@@ -80,14 +80,21 @@ class Cluster:
 
     async def follow(self) -> None:
         """Keep the table fresh, for ever: one long poll after the other."""
+        is_heard = True
         while True:
             try:
                 await self._poll(LONG_POLL)
             except FsError as error:
                 if error.code is Code.WRONG_CLUSTER:
                     raise
-                logger.warning("no routing from the manager: %s", error)
+                if is_heard:
+                    logger.warning("no routing from the manager: %s", error)
+                is_heard = False
                 await trio.sleep(MANAGER_PAUSE)
+            else:
+                if not is_heard:
+                    logger.info("the manager gives routing again")
+                is_heard = True
 
     async def _poll(self, wait: float) -> None:
         request = GetRoutingRequest(

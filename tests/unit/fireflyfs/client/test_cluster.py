@@ -78,6 +78,30 @@ async def test_the_last_routing_serves_while_the_manager_is_away(autojump_clock:
         nursery.cancel_scope.cancel()
 
 
+async def test_an_outage_of_the_manager_is_told_once(
+    autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    manager = FakeManager(routing(3, [1]))
+    cluster = client(manager)
+    await cluster.start()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cluster.follow)
+        for _ in range(2):
+            manager.failures = [FsError(Code.UNREACHABLE, "nobody there") for _ in range(20)]
+            await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    said = [record.getMessage() for record in caplog.records]
+    assert (
+        said
+        == [
+            "no routing from the manager: nobody there",
+            "the manager gives routing again",
+        ]
+        * 2
+    )
+
+
 async def test_an_older_table_is_not_taken() -> None:
     cluster = client(FakeManager(routing(3, [1])))
     cluster.adopt(routing(3, [1]))
