@@ -19,6 +19,7 @@ from fireflyfs.client.together import together
 from fireflyfs.clock import file_time_ns
 from fireflyfs.errors import Code, FsError
 from fireflyfs.rpc.meta_pb2 import (
+    Caller,
     CloseRequest,
     CreateRequest,
     GetAttrRequest,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from fireflyfs.client.meta import MetaClient
     from fireflyfs.client.storage import StorageClient
-    from fireflyfs.rpc.meta_pb2 import Caller, Inode
+    from fireflyfs.rpc.meta_pb2 import Inode
     from fuse_client.inodes import Inodes, Known
 
 logger = logging.getLogger(__name__)
@@ -151,6 +152,28 @@ class Files:
                 request.length, request.mtime = known.unreported.length, known.unreported.mtime
             await self._meta.call(MetaRpc.CLOSE, request)
 
+    async def renew_sessions(self) -> None:
+        """After a silence in which the servers may have taken this mount for dead. Files without
+        names went with their sessions; reading zeros in place of their bytes would be a lie.
+
+        Raises:
+            FsError: the first failure; some sessions may then be missing.
+        """
+        await together([partial(self._renew, known) for known in self._inodes if known.opens])
+
+    async def _renew(self, known: Known) -> None:
+        async with known.session:
+            if not known.opens:
+                return
+            try:
+                request = OpenRequest(inode=known.id, write=True, caller=Caller())
+                known.learned((await self._meta.call(MetaRpc.OPEN, request)).inode)
+            except FsError as error:
+                if error.code is not Code.STALE_INODE:
+                    raise
+                logger.error("inode %d was removed while this mount was not heard", known.id)
+                known.is_gone = True
+
     # Bytes
 
     async def read(self, file: OpenFile, offset: int, size: int) -> bytearray:
@@ -178,6 +201,8 @@ class Files:
         await self.report(known, durable=True)
 
     def _io(self, known: Known) -> FileIO:
+        if known.is_gone:
+            raise FsError(Code.STALE_INODE, f"inode {known.id} has been removed")
         if known.io is None:
             known.io = FileIO(self._storage, known.id, known.layout(), known.length)
         return known.io

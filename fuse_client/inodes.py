@@ -44,6 +44,8 @@ class Known:
     lookups: int = 0
     opens: int = 0
     """Open files of this mount; the session on the server lives while it is not 0."""
+    is_gone: bool = False
+    """Removed although it is open here: nobody heard this mount for too long."""
     unreported: Written | None = None
     cached: int | None = None
     """``change`` of the inode when the kernel's pages of it were last known to be right."""

@@ -51,7 +51,12 @@ async def serve(
         operations = MountOperations(meta, StorageClient(cluster))
         await operations.files.refresh(pyfuse3.ROOT_INODE)  # a file system is there
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(meta.keep_alive, socket.gethostname(), str(place))
+            nursery.start_soon(
+                meta.keep_alive,
+                socket.gethostname(),
+                str(place),
+                operations.files.renew_sessions,
+            )
             await serve_kernel(operations, place, options, task_status)
             nursery.cancel_scope.cancel()
 

@@ -7,16 +7,10 @@ was suspended as well, so the lease goes by the clock that counts that time, too
 
 from __future__ import annotations
 
-import time
-
 import trio
 
+from fireflyfs.clock import since_boot
 from fireflyfs.errors import Code, FsError
-
-
-def since_boot() -> float:
-    """Seconds, those of suspension included (trio's clock leaves them out)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lease:

@@ -10,6 +10,7 @@ import trio
 from google.protobuf.message import Message
 
 from fireflyfs.client.attempts import DEADLINE, Attempts
+from fireflyfs.clock import since_boot
 from fireflyfs.errors import Code, FsError
 from fireflyfs.routing import Role
 from fireflyfs.rpc.channel import FramedChannel
@@ -17,6 +18,8 @@ from fireflyfs.rpc.meta_pb2 import KeepAliveRequest
 from fireflyfs.rpc.methods import MetaRpc
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fireflyfs.client.cluster import Cluster
     from fireflyfs.ids import NodeId
     from fireflyfs.routing import Node, Routing
@@ -30,6 +33,8 @@ Rep = TypeVar("Rep", bound=Message)
 ONE_ATTEMPT = 8.0
 """Seconds for one server to answer: more than the 5 s that a transaction may take there."""
 KEEP_ALIVE_INTERVAL = 10.0
+SILENCE = 40.0
+"""Seconds without a word after which the servers may soon end the sessions of this client."""
 
 
 class MetaClient:
@@ -82,14 +87,21 @@ class MetaClient:
         index = ids.index(self._current) if self._current in ids else 0
         self._current = ids[(index + 1) % len(ids)]
 
-    async def keep_alive(self, host: str, mountpoint: str) -> None:
-        """Tell the servers for ever that this client lives, so that its open files stay open."""
+    async def keep_alive(
+        self, host: str, mountpoint: str, after_silence: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Tell the servers for ever that this client lives, so that its open files stay open;
+        ``after_silence`` is to see to it when that may have failed."""
         request = KeepAliveRequest(
             client_id=self._cluster.client_id, host=host, mountpoint=mountpoint
         )
+        heard = since_boot()
         while True:
             try:
                 await self.call(MetaRpc.KEEP_ALIVE, request)
+                if since_boot() - heard > SILENCE:
+                    await after_silence()
+                heard = since_boot()
             except FsError as error:
                 logger.warning("keep-alive failed: %s", error)
             await trio.sleep(KEEP_ALIVE_INTERVAL)

@@ -16,6 +16,7 @@ import trio.testing
 from fireflyfs.errors import Code, FsError
 from fireflyfs.limits import MIN_CHUNK_SIZE
 from fireflyfs.net.messages import Method
+from fireflyfs.rpc.meta_pb2 import CloseRequest
 from fireflyfs.rpc.methods import MetaRpc
 from tests.unit.fireflyfs.client.fakes import fails
 from tests.unit.fuse_client.fakes import Bench, bench
@@ -168,6 +169,23 @@ async def test_every_open_waits_for_a_close_on_its_way(
         await trio.testing.wait_all_tasks_blocked()
         go.set()
     assert b.meta.names()[-3:] == ["Close", "Open", "Open"]
+
+
+async def test_sessions_that_were_ended_in_a_silence_are_renewed(b: Bench) -> None:
+    ops, other = b.operations, Bench(b.engine, b.peers).operations
+    kept, lost = [await create(ops, name) for name in (b"kept", b"lost")]
+    for handle, inode in (kept, lost):
+        await ops.write(handle, 0, b"hello")
+        await ops.flush(handle)
+        await b.meta.call(MetaRpc.CLOSE, CloseRequest(inode=inode))  # as if this mount had died
+    await other.unlink(ROOT, b"lost", CTX)
+    await ops.files.renew_sessions()
+    await other.unlink(ROOT, b"kept", CTX)
+    assert bytes(await ops.read(kept[0], 0, 5)) == b"hello"
+    assert (await ops.getattr(kept[1], CTX)).st_nlink == 0
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await ops.read(lost[0], 0, 5)
+    assert caught.value.errno == errno.ESTALE
 
 
 async def test_a_file_that_is_forgotten_while_it_closes_and_opened_again(

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import trio
 
+from fireflyfs.clock import since_boot
 from fireflyfs.errors import Code, FsError
-from storage_service import lease
 from storage_service.lease import Lease
 
 
@@ -25,8 +25,8 @@ async def test_it_lasts_from_when_the_heartbeat_was_sent(autojump_clock: trio.ab
 
 
 async def test_it_ends_while_the_machine_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
-    held, now = Lease(), lease.since_boot()
+    held, now = Lease(), since_boot()
     held.extend(trio.current_time(), 2.5)
     held.check()
-    monkeypatch.setattr(lease, "since_boot", lambda: now + 600)
+    monkeypatch.setattr("storage_service.lease.since_boot", lambda: now + 600)
     assert not held.is_valid

@@ -118,3 +118,29 @@ async def test_the_deadline_ends_it(
         await client(servers, metas).call(MetaRpc.MKDIR, request())
     assert caught.value.code is Code.UNREACHABLE
     assert trio.current_time() - start == pytest.approx(30, abs=0.1)
+
+
+async def test_a_client_learns_that_it_was_silent(
+    servers: FakeServers, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asleep = 0.0
+    renewed: list[float] = []
+    monkeypatch.setattr("fireflyfs.client.meta.since_boot", lambda: trio.current_time() + asleep)
+
+    async def renew() -> None:
+        await trio.lowlevel.checkpoint()
+        renewed.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client(servers).keep_alive, "host", "/mnt", renew)
+        await trio.sleep(95)
+        assert not renewed
+        asleep = 3600
+        await trio.sleep(30)
+        assert len(renewed) == 1
+        servers.dead = {10, 11}
+        await trio.sleep(60)
+        servers.dead = set()
+        await trio.sleep(20)
+        assert len(renewed) == 2
+        nursery.cancel_scope.cancel()
