@@ -179,19 +179,24 @@ class ManagerProcess:
         assert state is not None
         await self._deciding.acquire()
         try:
-            if self._must_reload:
-                table = await self._shared.load(self.process)
-                self._must_reload = False
-                self._adopt(table, everything=True)
-            change = state.evaluate(self.process.clock())
-            if change:
-                before = state.table
-                self._must_reload = True
-                await self._shared.save(self.process, self._term, change, before.version)
-                self._must_reload = False
-                self._adopt(before.applied(change))
-        finally:
+            await self._decide_alone(state)
+        except FsError:
             self._deciding.release()
+            raise
+        self._deciding.release()
+
+    async def _decide_alone(self, state: State) -> None:
+        if self._must_reload:
+            table = await self._shared.load(self.process)
+            self._must_reload = False
+            self._adopt(table, everything=True)
+        change = state.evaluate(self.process.clock())
+        if change:
+            before = state.table
+            self._must_reload = True
+            await self._shared.save(self.process, self._term, change, before.version)
+            self._must_reload = False
+            self._adopt(before.applied(change))
 
     def _adopt(self, table: Table, *, everything: bool = False) -> None:
         assert self._state is not None

@@ -37,6 +37,14 @@ if TYPE_CHECKING:
     from chain_replication.operation import ChunkQueue
 
 LIMIT = 500
+UNFOUND = {
+    "no barrier before a resync": "an update must be acknowledged by a successor that is "
+    "lost in the very change that makes another sync, and be stored here after the comparison",
+    "recovery writes over what is newer": "a copy must come late, within one syncing chain version",
+    "done with a resync of a former life": "a syncing node must lose power, and be back, between "
+    "two words of its predecessor",
+}
+"""Not found within the limit, and what it would take: no excuse, work to be done."""
 
 Substitution = tuple[Any, str, Any]
 MUTANTS: dict[str, Callable[[], list[Substitution]]] = {}

@@ -72,7 +72,7 @@ def draw(seed: int) -> Plan:
         seconds=rng.choice([8.0, 12.0]),
         weather=weather,
         drift=rng.choice([0.0, 0.0, 0.005]),
-        copying=rng.choice([0.0, 0.0, 0.02, 0.2]),
+        copying=rng.choice([0.0, 0.0, 0.05, 0.6]),
         faults=faults,
         every=rng.choice([0.3, 1.0, 3.0]),
     )
