@@ -35,15 +35,17 @@ class Kernel:
         self.tracing = tracing
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
-        self.begins: dict[int, Coroutine[Any, Any, None]] = {}
-        """Coroutines that have not begun yet."""
+        self.coroutines: dict[int, Coroutine[Any, Any, None]] = {}
+        """Those that have not ended, by ``id``."""
 
     def close(self) -> None:
-        """Nothing happens any more; coroutines that never began need not be warned about."""
+        """Nothing happens any more. Coroutines are closed from the outside in: left to the garbage
+        collector, they would complain about each other."""
         self._heap.clear()
-        for coroutine in self.begins.values():
+        for coroutine in self.coroutines.values():
             coroutine.close()
-        self.begins.clear()
+        self.coroutines.clear()
+        self._heap.clear()
 
     def at(self, delay: float, callback: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (self.now + delay, next(self._count), callback))
@@ -124,7 +126,7 @@ class Task:
     def __init__(self, process: Process, coroutine: Coroutine[Any, Any, None]) -> None:
         self._process = process
         self._coroutine = coroutine
-        process.kernel.begins[id(coroutine)] = coroutine
+        process.kernel.coroutines[id(coroutine)] = coroutine
         self.cancelled = False
         process.after(0.0, self._advance)
 
@@ -134,10 +136,10 @@ class Task:
     def _advance(self) -> None:
         if self.cancelled:
             return
-        self._process.kernel.begins.pop(id(self._coroutine), None)
         try:
             awaited: Future[Any] = self._coroutine.send(None)
         except StopIteration:
+            del self._process.kernel.coroutines[id(self._coroutine)]
             return
         awaited.call_when_done(lambda: self._process.after(0.0, self._advance))
 
