@@ -18,9 +18,10 @@ from fireflyfs.supervisor.directory import ClusterDirectory
 KIB = 1024
 
 
-def make(root: Path, **options: int) -> ClusterDirectory:
-    values = {"nodes": 3, "replicas": 2, "chunk_size": 256 * KIB} | options
-    return create.create(root, **values)
+def make(
+    root: Path, nodes: int = 3, replicas: int = 2, chunk_size: int = 256 * KIB
+) -> ClusterDirectory:
+    return create.create(root, nodes=nodes, replicas=replicas, chunk_size=chunk_size)
 
 
 def test_what_is_made_is_found_again(tmp_path: Path) -> None:
