@@ -40,8 +40,8 @@ LIMIT = 500
 UNFOUND = {
     "no barrier before a resync": "an update must be acknowledged by a successor that is "
     "lost in the very change that makes another sync, and be stored here after the comparison",
-    "drop what is pending after a restart": "all must die between an acknowledgement and its commit, "
-    "and one return alone that is not the tail, or that had another syncing from it",
+    "drop what is pending after a restart": "all must die between an acknowledgement and its "
+    "commit, and one return that is not the tail, or that had another syncing from it",
     "recovery writes over what is newer": "a copy must come late, within one syncing chain version",
     "done with a resync of a former life": "a syncing node must lose power, and be back, between "
     "two words of its predecessor",
